@@ -1,0 +1,1 @@
+"""Official metrics, replay and report; never imported by the container's path."""

@@ -1,0 +1,1 @@
+"""Digital phantoms and simulated clicks; never imported by the container's path."""
