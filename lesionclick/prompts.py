@@ -1,0 +1,245 @@
+"""Clicks become image channels: the encodings, and the `prompt.json` that names the one a model was trained with.
+
+All functions are pure. Points are voxel indices in (z, y, x), whole or fractional; arrays are (z, y, x).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lesionclick.errors import ModelError
+
+Points = NDArray[np.float64]
+Encoding = Literal["gaussian", "ball", "fields"]
+Stage = Literal["image", "network"]
+Unit = Literal["voxel", "mm"]
+Align = Literal["centre", "corner"]
+
+_CHANNELS: dict[Encoding, int] = {"gaussian": 2, "ball": 2, "fields": 8}
+_CHOICES = {"encoding": Encoding, "stage": Stage, "unit": Unit, "align": Align}
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """How a model's click channels are made; the content of its `prompt.json`.
+
+    Attributes
+    ----------
+    encoding
+        ``gaussian``: the official baseline's heatmap. ``ball``: a ball with its normalised distance transform.
+        ``fields``: near and far distance, uptake relative to the clicks, and uptake weighted by the number of clicks.
+    stage
+        ``image``: the channels are made on the PET grid, stand after CT and PET, and pass nnU-Net's preprocessing with
+        them. ``network``: they are made on the network's grid and appended to the preprocessed images.
+    radius
+        Standard deviation of the Gaussian, radius of the ball, or standard deviation of the near field.
+    unit
+        Unit of `radius`: ``voxel`` or ``mm``.
+    reach_mm
+        Length constant of the far field of ``fields``, in mm.
+    budget
+        Number of clicks per kind that stands for a fully marked case in ``fields``.
+    align
+        How an image index is carried to the network's grid: ``centre`` keeps voxel centres and fractions, ``corner``
+        scales the index and rounds it half to even.
+    mirror_axes
+        Axes (of z, y, x) over whose mirrored versions a prediction is averaged.
+    """
+
+    encoding: Encoding
+    stage: Stage
+    radius: float
+    unit: Unit = "voxel"
+    reach_mm: float = 30.0
+    budget: int = 10
+    align: Align = "centre"
+    mirror_axes: tuple[int, ...] = ()
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels that the encoding adds to CT and PET."""
+        return _CHANNELS[self.encoding]
+
+    def to_json(self) -> str:
+        """Return the text of a `prompt.json`."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object], source: str) -> PromptSpec:
+        """Build a specification from the parsed content of a `prompt.json`.
+
+        Raises
+        ------
+        ModelError
+            If a key is unknown or missing, or a value is of the wrong type or not among the known ones.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := set(values) - known:
+            raise ModelError(f"{source}: unknown keys {sorted(unknown)}; known are {sorted(known)}")
+        for key, choices in _CHOICES.items():
+            if key in values and values[key] not in get_args(choices):
+                raise ModelError(f"{source}: {key} must be one of {get_args(choices)}, found {values[key]!r}")
+        for key in ("radius", "reach_mm", "budget"):
+            value = values.get(key, 1)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000:
+                raise ModelError(f"{source}: {key} must be a number between 0 and 1000, found {value!r}")
+        axes = values.get("mirror_axes", ())
+        if not isinstance(axes, list | tuple) or any(type(axis) is not int or axis not in (0, 1, 2) for axis in axes):
+            raise ModelError(f"{source}: mirror_axes must be a list of axes 0, 1, 2, found {axes!r}")
+        try:
+            return cls(**{**values, "mirror_axes": tuple(axes)})  # type: ignore[arg-type]
+        except TypeError as error:
+            raise ModelError(f"{source}: {error}; needed are encoding, stage and radius") from error
+
+
+OFFICIAL_BASELINE = PromptSpec(encoding="gaussian", stage="image", radius=3.0)
+"""The organisers' nnU-Net baseline, which has no `prompt.json` but channels named CT, PET, FG, BG."""
+
+SECOND_PLACE = PromptSpec(encoding="ball", stage="network", radius=2.0, align="corner")
+"""The second-placed team's recipe (LesionLocator, autoPET/CT IV)."""
+
+
+def encode(
+    spec: PromptSpec,
+    tumor_zyx: NDArray[np.number],
+    background_zyx: NDArray[np.number],
+    pet: torch.Tensor,
+    spacing_zyx: Sequence[float],
+    counts: tuple[int, int] | None = None,
+) -> torch.Tensor:
+    """Turn clicks into channels on the grid of `pet`.
+
+    Parameters
+    ----------
+    spec
+        The encoding and its parameters.
+    tumor_zyx, background_zyx
+        Voxel indices of the clicks, shape (n, 3).
+    pet
+        Uptake on the grid of the channels, shape (z, y, x); values matter to ``fields`` only.
+    spacing_zyx
+        Voxel size in mm.
+    counts
+        Numbers of tumour and background clicks in the whole case, where `pet` is only a part of it; by default the
+        numbers of the points given.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (`spec.n_channels`, z, y, x), float32, on the device of `pet`; tumour before background in each pair.
+    """
+    shape = tuple(pet.shape)
+    kinds = [np.asarray(points, dtype=np.float64).reshape(-1, 3) for points in (tumor_zyx, background_zyx)]
+    if spec.encoding == "fields":
+        fractions = [n / spec.budget for n in counts or (len(kinds[0]), len(kinds[1]))]
+        pairs = [_fields(spec, points, pet, spacing_zyx) for points in kinds]
+        weighted = torch.stack([pet * min(fraction, 1.0) for fraction in fractions])
+        return torch.cat([torch.stack(pair) for pair in zip(*pairs, strict=True)] + [weighted]).float()
+    radius = spec.radius / np.asarray(spacing_zyx) if spec.unit == "mm" else np.full(3, spec.radius)
+    paint = gaussian if spec.encoding == "gaussian" else ball
+    return torch.from_numpy(np.stack([paint(points, shape, radius) for points in kinds])).to(pet.device)
+
+
+def gaussian(points_zyx: Points, shape_zyx: tuple[int, ...], sigma_zyx: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the official heatmap: ones at the clicked voxels, smoothed by one Gaussian filter.
+
+    Points outside the grid are ignored and repeated points count once, as in the organisers' script. `sigma_zyx` is
+    in voxels.
+    """
+    heatmap = np.zeros(shape_zyx, dtype=np.float32)
+    heatmap[tuple(_inside(points_zyx, shape_zyx).T)] = 1.0
+    return ndimage.gaussian_filter(heatmap, sigma=sigma_zyx) if heatmap.any() else heatmap
+
+
+def ball(points_zyx: Points, shape_zyx: tuple[int, ...], radius_zyx: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return balls around the points, each its own distance transform scaled to 1 at the centre, joined by maximum.
+
+    `radius_zyx` is in voxels; the distance is measured in units of the radius along each axis, so that a ball given in
+    millimetres is round in millimetres. Balls are cut at the border of the grid.
+    """
+    half = np.floor(radius_zyx).astype(int)
+    offsets = np.stack(np.meshgrid(*(np.arange(-h - 1, h + 2) for h in half), indexing="ij"), axis=-1)
+    inside = ((offsets / radius_zyx) ** 2).sum(axis=-1) <= 1.0
+    stamp = ndimage.distance_transform_edt(inside, sampling=radius_zyx.max() / radius_zyx)
+    stamp = (stamp / stamp.max()).astype(np.float32)
+    canvas = np.zeros([n + 2 * (h + 1) for n, h in zip(shape_zyx, half, strict=True)], dtype=np.float32)
+    for point in _inside(points_zyx, shape_zyx):
+        window = canvas[tuple(slice(p, p + n) for p, n in zip(point, stamp.shape, strict=True))]
+        np.maximum(window, stamp, out=window)
+    return canvas[tuple(slice(h + 1, h + 1 + n) for n, h in zip(shape_zyx, half, strict=True))]
+
+
+def _fields(
+    spec: PromptSpec, points_zyx: Points, pet: torch.Tensor, spacing_zyx: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return near field, far field and uptake relative to the clicks, each (z, y, x); zeros without a click.
+
+    The relative uptake is the difference to the uptake at the clicks, averaged with weights that fall with distance:
+    clicks on a lesion's rim tell the uptake at which this reader draws the contour here.
+    """
+    if len(points_zyx) == 0:
+        zeros = torch.zeros_like(pet)
+        return zeros, zeros, zeros
+    sigma = torch.tensor(spec.radius if spec.unit == "mm" else spec.radius * float(np.mean(spacing_zyx)))
+    axes = [torch.arange(n, device=pet.device, dtype=torch.float32) for n in pet.shape]
+    nearest = torch.full_like(pet, torch.inf)
+    total = torch.zeros_like(pet)
+    reference = torch.zeros_like(pet)
+    for point in points_zyx:
+        z, y, x = (((axis - p) * s) ** 2 for axis, p, s in zip(axes, point.tolist(), spacing_zyx, strict=True))
+        squared = z[:, None, None] + y[:, None] + x
+        nearest = torch.minimum(nearest, squared)
+        weight = torch.exp(squared.sqrt_().div_(-spec.reach_mm))
+        total += weight
+        voxel = tuple(int(np.clip(np.rint(p), 0, n - 1)) for p, n in zip(point, pet.shape, strict=True))
+        reference += weight * pet[voxel]
+    near = torch.exp(-nearest / (2 * sigma**2))
+    far = torch.exp(-nearest.sqrt() / spec.reach_mm)
+    return near, far, pet - reference / total
+
+
+def _inside(points_zyx: Points, shape_zyx: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the points as whole indices, without those that lie outside the grid."""
+    indices = np.rint(points_zyx).astype(np.int64)
+    kept: NDArray[np.int64] = indices[((indices >= 0) & (indices < np.asarray(shape_zyx))).all(axis=1)]
+    return kept
+
+
+def to_network_grid(
+    points_zyx: NDArray[np.number],
+    crop_bounds: Sequence[Sequence[int]],
+    network_shape: Sequence[int],
+    align: Align,
+) -> Points:
+    """Carry voxel indices of the image to the network's grid.
+
+    Parameters
+    ----------
+    points_zyx
+        Indices on the image, shape (n, 3).
+    crop_bounds
+        Half-open bounds (low, high) along z, y, x of the part that nnU-Net cropped and resampled.
+    network_shape
+        Shape (z, y, x) after resampling.
+    align
+        ``centre`` maps voxel centres to each other; ``corner`` multiplies the index and rounds half to even.
+
+    Returns
+    -------
+    NDArray
+        Indices on the network's grid, shape (n, 3), float64, inside that grid.
+    """
+    low, high = np.asarray(crop_bounds, dtype=np.float64).T
+    points = np.clip(np.asarray(points_zyx, dtype=np.float64).reshape(-1, 3) - low, 0, high - low - 1)
+    scale = np.asarray(network_shape) / (high - low)
+    moved = np.rint(points * scale) if align == "corner" else (points + 0.5) * scale - 0.5
+    clipped: Points = np.clip(moved, 0, np.asarray(network_shape) - 1)
+    return clipped
