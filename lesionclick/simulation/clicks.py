@@ -1,0 +1,148 @@
+"""Simulated clicks: where a reader would click, given the true label, the PET and perhaps a prediction.
+
+All arrays are (z, y, x) on one grid and all clicks are voxel indices of shape (n, 3) in the order z, y, x. Distances
+are in voxels, because the challenge's own procedure ignores the spacing. Components are 26-connected.
+"""
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+HOT_PERCENTILE = 99.75
+"""Uptake above this percentile of the whole PET attracts background clicks (autoPET IV, click simulation)."""
+
+Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def simulate(
+    label: Mask,
+    pet: NDArray[np.floating],
+    rng: np.random.Generator,
+    budget: int = 10,
+    *,
+    offset_voxels: int = 0,
+) -> tuple[Indices, Indices]:
+    """Place clicks as the text of the challenge describes them.
+
+    Tumour clicks go to the centres of up to `budget` randomly chosen components of the label, then to random boundary
+    voxels of random ones among them until the budget is full. Background clicks are placed in the same way in the
+    components of hot uptake outside the label.
+
+    Parameters
+    ----------
+    label : (z, y, x) bool
+        True tumour voxels.
+    pet : (z, y, x) float
+        Uptake on the same grid; any unit.
+    rng : numpy.random.Generator
+        The only source of randomness.
+    budget : int
+        Clicks of each kind.
+    offset_voxels : int
+        Each click moves to a random voxel of its own component at most this far along every axis.
+
+    Returns
+    -------
+    tumor_zyx, background_zyx : (n, 3) int64
+        n is `budget`, or 0 where there is no tumour or no hot uptake outside it (a constant PET has none).
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in shape.
+    """
+    _require_same_shape(label, pet)
+    return (
+        _place(np.asarray(label, dtype=bool), rng, budget, offset_voxels),
+        _place(_hot_uptake(label, pet), rng, budget, offset_voxels),
+    )
+
+
+def corrective_pair(label: Mask, prediction: Mask, rng: np.random.Generator) -> tuple[Indices | None, Indices | None]:
+    """Place the next click of each kind in the largest error of a prediction.
+
+    The tumour click goes to the centre of the largest component (by voxels) that the prediction misses, the background
+    click to that of the largest component that it adds; ties are broken at random.
+
+    Parameters
+    ----------
+    label, prediction : (z, y, x) bool
+        True and predicted tumour voxels.
+    rng : numpy.random.Generator
+        The only source of randomness.
+
+    Returns
+    -------
+    tumor_zyx, background_zyx : (3,) int64 or None
+        None where there is no error of that kind.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in shape.
+    """
+    _require_same_shape(label, prediction)
+    label, prediction = np.asarray(label, dtype=bool), np.asarray(prediction, dtype=bool)
+    return _centre_of_largest(label & ~prediction, rng), _centre_of_largest(prediction & ~label, rng)
+
+
+def _require_same_shape(label: NDArray[np.generic], other: NDArray[np.generic]) -> None:
+    if label.shape != other.shape or label.ndim != 3:
+        raise ValueError(f"expected two (z, y, x) arrays of one shape, found {label.shape} and {other.shape}")
+
+
+def _hot_uptake(label: Mask, pet: NDArray[np.floating]) -> Mask:
+    hot: Mask = (pet > np.percentile(pet, HOT_PERCENTILE)) & np.logical_not(label)
+    return hot
+
+
+def _place(region: Mask, rng: np.random.Generator, budget: int, offset_voxels: int) -> Indices:
+    """Centres of up to `budget` random components of `region`, then random boundary voxels of the same components."""
+    numbers, count = cc3d.connected_components(region, connectivity=26, return_N=True)
+    boxes = ndimage.find_objects(numbers)
+    chosen = rng.permutation(count)[:budget]
+    if len(chosen) == 0:
+        return np.empty((0, 3), dtype=np.int64)
+    origins = [np.array([axis.start for axis in boxes[i]]) - 1 for i in chosen]
+    depths = [_depth(numbers[boxes[i]] == i + 1) for i in chosen]
+
+    clicks = [(i, _pick(depth == depth.max(), rng)) for i, depth in enumerate(depths)]
+    if len(clicks) < budget:
+        rims = [depth == 1 for depth in depths]
+        clicks += [(i, _pick(rims[i], rng)) for i in rng.integers(len(rims), size=budget - len(clicks))]
+    if offset_voxels > 0:
+        clicks = [(i, _nudge(depths[i] > 0, click, rng, offset_voxels)) for i, click in clicks]
+    return np.stack([origins[i] + click for i, click in clicks])
+
+
+def _depth(component: Mask) -> NDArray[np.float64]:
+    """Distance of each voxel from the outside of a component that is given in its bounding box, padded by one voxel.
+
+    Within the component this equals the transform of the full volume, only that here the image ends in outside.
+    """
+    depth: NDArray[np.float64] = ndimage.distance_transform_edt(np.pad(component, 1))
+    return depth
+
+
+def _pick(mask: Mask, rng: np.random.Generator) -> Indices:
+    candidates = np.flatnonzero(mask)
+    return np.array(np.unravel_index(candidates[rng.integers(len(candidates))], mask.shape), dtype=np.int64)
+
+
+def _nudge(component: Mask, click: Indices, rng: np.random.Generator, offset_voxels: int) -> Indices:
+    start = np.maximum(click - offset_voxels, 0)
+    window = tuple(slice(a, b) for a, b in zip(start, click + offset_voxels + 1, strict=True))
+    return start + _pick(component[window], rng)
+
+
+def _centre_of_largest(region: Mask, rng: np.random.Generator) -> Indices | None:
+    numbers, count = cc3d.connected_components(region, connectivity=26, return_N=True)
+    if count == 0:
+        return None
+    sizes = np.bincount(numbers.ravel())[1:]
+    largest = rng.choice(np.flatnonzero(sizes == sizes.max()))
+    box = ndimage.find_objects(numbers)[largest]
+    depth = _depth(numbers[box] == largest + 1)
+    return np.array([axis.start for axis in box]) - 1 + _pick(depth == depth.max(), rng)
