@@ -124,19 +124,17 @@ def official(
         a background click hits the tumour; where it never ends because no uptake outside the label is hot.
     """
     _require_same_shape(label, pet)
-    label = np.ascontiguousarray(label, dtype=bool)
+    label = np.asarray(label, dtype=bool)
     if label.all():
         raise ValueError("the official clicks need voxels outside the label, but it fills the image")
     draws = np.random.RandomState(seed)
-    # Transposed views keep x fastest in memory, which numbers the components as in the script; everything else is
-    # drawn in the order of these x, y, z axes.
-    tumor = _place_officially(label.T, draws, budget, boundary_only=True)
+    tumor = _place_officially(label, draws, budget, boundary_only=True)
     if tumor_only:
         return tumor, np.empty((0, 3), dtype=np.int64)
     hot = _hot_uptake(label, pet)
     if not hot.any():
         raise ValueError("the official script never ends here: no uptake outside the label exceeds its own percentile")
-    background = _place_officially(hot.T, draws, budget, boundary_only=False)
+    background = _place_officially(hot, draws, budget, boundary_only=False)
     if label[tuple(background.T)].any():
         raise ValueError("the official script fails here: it drew a background click inside the label")
     return tumor, background
@@ -195,7 +193,10 @@ def _nudge(component: Mask, click: Indices, rng: np.random.Generator, offset_vox
     return start + _pick(component[window], rng)
 
 
-def _place_officially(region_xyz: Mask, draws: np.random.RandomState, budget: int, *, boundary_only: bool) -> Indices:
+def _place_officially(region: Mask, draws: np.random.RandomState, budget: int, *, boundary_only: bool) -> Indices:
+    # Components are numbered as in the script where x is fastest in memory; all else follows the order of the axes,
+    # which the script has as x, y, z.
+    region_xyz = np.ascontiguousarray(region).T
     numbers, count = cc3d.connected_components(region_xyz, connectivity=26, return_N=True)
     if count == 0:
         return np.empty((0, 3), dtype=np.int64)
