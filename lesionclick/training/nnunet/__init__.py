@@ -1,0 +1,1 @@
+"""Trainers for nnU-Net's extension door; this folder is what `nnUNet_extTrainer` names."""

@@ -1,0 +1,154 @@
+"""From a data set in nnU-Net's raw layout to a model folder: plan, preprocess, train, export."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lesionclick.errors import InputError, ModelError
+from lesionclick.training.plans import FIELDS, RECIPES, adapt_plans
+
+_LOG = logging.getLogger(__name__)
+_TRAINERS = Path(__file__).parent / "nnunet"
+
+
+def train_task1(
+    dataset: Path,
+    config: str,
+    output: Path,
+    device: str = "auto",
+    *,
+    minutes: float = 75.0,
+    fold: str = "0",
+    processes: int = 2,
+    resume: bool = False,
+) -> Path:
+    """Train an interactive PET/CT model and export its model folder.
+
+    Parameters
+    ----------
+    dataset
+        Raw data set folder ``Dataset<NNN>_<Name>`` with ``imagesTr`` (``_0000`` CT, ``_0001`` PET in SUV),
+        ``labelsTr``, ``dataset.json`` and, if wanted, ``splits_final.json``. A case may stand in a split's ``train``
+        list several times, to be drawn that much more often.
+    config
+        ``small`` (CPU; ends after `minutes`), ``standard`` (nnU-Net's own plans) or ``large`` (its ResEnc-L preset).
+    output
+        Folder for nnU-Net's preprocessed data, checkpoints and logs; the model folder is ``<output>/model``.
+    device
+        ``cpu``, ``cuda`` or ``auto``.
+    minutes
+        Training time of ``small``.
+    fold
+        Fold of the splits, or ``all``.
+    processes
+        Worker processes for preprocessing.
+    resume
+        Continue from the last checkpoint; the data are not preprocessed again.
+
+    Returns
+    -------
+    Path
+        The model folder.
+
+    Raises
+    ------
+    InputError
+        If the data set folder is not in nnU-Net's raw layout.
+    """
+    if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
+        raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
+    recipe = RECIPES[config]
+    # nnU-Net reads its folders from the environment
+    os.environ.update(
+        nnUNet_raw=str(dataset.parent),
+        nnUNet_preprocessed=str(output / "preprocessed"),
+        nnUNet_results=str(output / "results"),
+        nnUNet_extTrainer=str(_TRAINERS),
+    )
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+    from nnunetv2.run.run_training import maybe_load_checkpoint
+
+    number = int(dataset.name[len("Dataset") :].split("_")[0])
+    preprocessed = output / "preprocessed" / dataset.name
+    plans_name = {"large": "nnUNetResEncUNetLPlans"}.get(config, "nnUNetPlans")
+    if not resume:
+        extract_fingerprints([number], num_processes=processes)
+        plans_name = plan_experiments([number], recipe.planner)
+        adapt_plans(preprocessed / f"{plans_name}.json", config, FIELDS, minutes)
+        preprocess([number], plans_name, (recipe.configuration,), (processes,))
+        if (dataset / "splits_final.json").is_file():
+            shutil.copyfile(dataset / "splits_final.json", preprocessed / "splits_final.json")
+    chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    _LOG.info("training %s on %s, fold %s", config, chosen, fold)
+    trainer = find_trainer(recipe.trainer)(
+        plans={**json.loads((preprocessed / f"{plans_name}.json").read_text()), "continue_training": resume},
+        configuration=recipe.configuration,
+        fold=fold if fold == "all" else int(fold),
+        dataset_json=json.loads((preprocessed / "dataset.json").read_text()),
+        device=chosen,
+    )
+    maybe_load_checkpoint(trainer, resume, validation_only=False)
+    trainer.run_training()
+    trained = output / "results" / dataset.name / f"{recipe.trainer}__{plans_name}__{recipe.configuration}"
+    return export_model(trained, output / "model")
+
+
+def find_trainer(name: str) -> Any:
+    """Return one of our trainer classes, by the search that nnU-Net makes in the folder of `nnUNet_extTrainer`.
+
+    nnU-Net looks through its own trainers first and imports all of them, those with further dependencies too; this
+    goes to our folder at once.
+    """
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    folder = str(_TRAINERS)
+    return recursive_find_python_class(folder, name, None, base_folder=folder, cleanup_imports_from_base_folder=True)
+
+
+def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
+    """Copy what inference needs from nnU-Net's results folder, and write `prompt.json`.
+
+    Parameters
+    ----------
+    trained
+        nnU-Net's results folder ``<trainer>__<plans>__<configuration>`` with its folds.
+    target
+        The model folder; created or overwritten.
+    half
+        Store the weights as float16, half the size; inference turns them back into float32.
+
+    Raises
+    ------
+    ModelError
+        If no fold has a final checkpoint.
+    """
+    checkpoints = sorted(trained.glob("fold_*/checkpoint_final.pth"))
+    if not checkpoints:
+        raise ModelError(f"{trained}: expected fold_*/checkpoint_final.pth, found none; has the training ended?")
+    plans = json.loads((trained / "plans.json").read_text())
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "prompt.json").write_text(json.dumps(plans.pop("prompt"), indent=2) + "\n")
+    plans.pop("minutes")
+    (target / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
+    shutil.copyfile(trained / "dataset.json", target / "dataset.json")
+    for source in checkpoints:
+        checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+        weights = {
+            name: tensor.half() if half and tensor.is_floating_point() else tensor
+            for name, tensor in checkpoint["network_weights"].items()
+        }
+        kept = {
+            "network_weights": weights,
+            "trainer_name": checkpoint["trainer_name"],
+            "init_args": {"configuration": checkpoint["init_args"]["configuration"]},
+            "inference_allowed_mirroring_axes": checkpoint["inference_allowed_mirroring_axes"],
+        }
+        folder = target / source.parent.name
+        folder.mkdir(exist_ok=True)
+        torch.save(kept, folder / source.name)
+    return target
