@@ -1,0 +1,115 @@
+"""Images with their place in space: the voxel grid, and the array that lies on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from lesionclick.errors import InputError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxel grid of an image, in the platform's axis order.
+
+    Attributes
+    ----------
+    size_xyz
+        Number of voxels along x, y, z.
+    spacing_xyz
+        Voxel size in mm.
+    origin_xyz
+        Centre of the first voxel in mm.
+    direction
+        Direction cosines, nine numbers, row by row.
+    """
+
+    size_xyz: tuple[int, ...]
+    spacing_xyz: tuple[float, ...]
+    origin_xyz: tuple[float, ...] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+    @property
+    def shape_zyx(self) -> tuple[int, ...]:
+        """Shape of the array on this grid."""
+        return self.size_xyz[::-1]
+
+    @property
+    def spacing_zyx(self) -> tuple[float, ...]:
+        """Voxel size in mm, in the array's axis order."""
+        return self.spacing_xyz[::-1]
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in ml."""
+        return float(np.prod(self.spacing_xyz)) / 1000
+
+    @classmethod
+    def from_image(cls, image: sitk.Image) -> Grid:
+        """Return the grid of a SimpleITK image."""
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An array (z, y, x) and the grid that it lies on.
+
+    Raises
+    ------
+    InputError
+        If the array's shape is not the grid's.
+    """
+
+    array: NDArray[Any]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.array.shape != self.grid.shape_zyx:
+            raise InputError(
+                f"array of shape {self.array.shape} (z, y, x) does not fit a grid of shape {self.grid.shape_zyx}"
+            )
+
+    def to_image(self) -> sitk.Image:
+        """Return a SimpleITK image with the array's values and the grid's geometry."""
+        image = sitk.GetImageFromArray(self.array)
+        image.SetSpacing(self.grid.spacing_xyz)
+        image.SetOrigin(self.grid.origin_xyz)
+        image.SetDirection(self.grid.direction)
+        return image
+
+
+def require_same_grid(a: Volume | Grid, b: Volume | Grid, name_a: str, name_b: str, tolerance_mm: float = 1e-3) -> None:
+    """Refuse two images whose voxels do not lie in the same places.
+
+    The corners of the two grids are compared, so that the tolerance holds for every voxel however large the image.
+
+    Raises
+    ------
+    InputError
+        Naming both images and what differs.
+    """
+    grid_a, grid_b = (v.grid if isinstance(v, Volume) else v for v in (a, b))
+    if grid_a.size_xyz != grid_b.size_xyz:
+        raise InputError(
+            f"{name_a} and {name_b} must lie on one grid, but their sizes (x, y, z) differ: "
+            f"{name_a} {grid_a.size_xyz}, {name_b} {grid_b.size_xyz}"
+        )
+    distance = np.linalg.norm(_corners_mm(grid_a) - _corners_mm(grid_b), axis=1).max()
+    if not distance <= tolerance_mm:
+        raise InputError(
+            f"{name_a} and {name_b} must lie on one grid, but their voxels are up to {distance:.4g} mm apart "
+            f"(allowed {tolerance_mm:g} mm): {name_a} {grid_a}, {name_b} {grid_b}"
+        )
+
+
+def _corners_mm(grid: Grid) -> NDArray[np.float64]:
+    """Return the physical places of the eight corner voxels, shape (8, 3), in x, y, z."""
+    last = np.array(grid.size_xyz) - 1
+    corners = np.stack(np.meshgrid(*([0, n] for n in last), indexing="ij"), axis=-1).reshape(-1, 3)
+    axes = np.array(grid.direction).reshape(3, 3) * np.array(grid.spacing_xyz)
+    moved: NDArray[np.float64] = np.array(grid.origin_xyz) + corners @ axes.T
+    return moved
