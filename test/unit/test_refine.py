@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from lesionclick.refine import refine
+
+SPACING = (3.0, 4.0, 4.0)
+NO_CLICK = np.empty((0, 3), dtype=np.int64)
+
+
+def _ball(shape=(24, 24, 24), centre=(12, 12, 12), radius_mm=24.0):
+    """Logits that fall linearly from the centre and are zero at the radius; 1 per 6 mm."""
+    z, y, x = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+    distance = np.sqrt(sum(((a - c) * s) ** 2 for a, c, s in zip((z, y, x), centre, SPACING, strict=True)))
+    return ((radius_mm - distance) / 6).astype(np.float32)
+
+
+def test_clicks_that_agree_change_nothing():
+    margin = _ball()
+    refined = refine(margin, np.array([[12, 12, 12], [12, 12, 16]]), np.array([[2, 2, 2]]), SPACING)
+    np.testing.assert_array_equal(refined.mask, margin > 0)
+    assert (refined.corrected_tumor, refined.corrected_background) == (0, 0)
+
+
+def test_no_click_is_a_threshold_at_zero():
+    margin = _ball()
+    np.testing.assert_array_equal(refine(margin, NO_CLICK, NO_CLICK, SPACING).mask, margin > 0)
+
+
+def test_a_missed_tumour_click_grows_the_mask_towards_it():
+    margin = _ball()
+    click = np.array([[12, 12, 19]])  # 28 mm from the centre, 4 mm outside
+    refined = refine(margin, click, NO_CLICK, SPACING)
+    before = margin > 0
+    assert refined.corrected_tumor == 1
+    assert refined.mask[12, 12, 19]
+    assert (refined.mask & before).sum() == before.sum()
+    grown = refined.mask & ~before
+    assert grown[12, 12, 18:20].any()
+    assert not grown[:, :, :6].any()
+
+
+def test_a_wrong_background_click_shrinks_the_mask_around_it():
+    margin = _ball()
+    click = np.array([[12, 12, 17]])
+    refined = refine(margin, NO_CLICK, click, SPACING)
+    assert refined.corrected_background == 1
+    assert not refined.mask[12, 12, 17]
+    assert refined.mask[12, 12, 10]
+    assert 0 < refined.mask.sum() < (margin > 0).sum()
+
+
+def test_the_correction_is_the_same_for_a_mirrored_case():
+    rng = np.random.default_rng(0)
+    margin = rng.normal(size=(14, 15, 16)).astype(np.float32)
+    tumor, background = rng.integers(0, 14, (4, 3)), rng.integers(0, 14, (3, 3))
+    plain = refine(margin, tumor, background, SPACING)
+    size = np.array(margin.shape)
+    flipped = refine(margin[::-1, ::-1, ::-1], size - 1 - tumor, size - 1 - background, SPACING)
+    np.testing.assert_array_equal(flipped.mask[::-1, ::-1, ::-1], plain.mask)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_click_is_respected_however_much_it_contradicts(seed):
+    rng = np.random.default_rng(seed)
+    margin = (20 * rng.normal(size=(10, 10, 10))).astype(np.float32)
+    points = rng.permutation(1000)[:20]
+    tumor, background = np.stack(np.unravel_index(points, margin.shape), axis=1).reshape(2, 10, 3)
+    refined = refine(margin, tumor, background, SPACING)
+    assert refined.mask[tuple(tumor.T)].all()
+    assert not refined.mask[tuple(background.T)].any()
+    assert refined.corrected_tumor == (margin[tuple(tumor.T)] <= 0).sum()
+    assert refined.corrected_background == (margin[tuple(background.T)] >= 0).sum()
+
+
+def test_repeated_and_contradicting_clicks_are_settled():
+    margin = np.full((8, 8, 8), -3.0, dtype=np.float32)
+    click = np.array([[4, 4, 4]])
+    refined = refine(margin, np.repeat(click, 3, axis=0), click, SPACING)
+    assert refined.mask[4, 4, 4]
+
+
+def test_clicks_at_corners_stay_inside():
+    margin = np.full((8, 8, 8), -1.0, dtype=np.float32)
+    corners = np.array([[0, 0, 0], [7, 7, 7]])
+    assert refine(margin, corners, NO_CLICK, SPACING).mask[tuple(corners.T)].all()
