@@ -1,10 +1,7 @@
-"""Clicks: read, check and write the platform's click file, and cut it to a step.
+"""The clicks of a case: the platform's click file, the clicks of a step, and the one conversion of axes.
 
-Points are voxel indices (x, y, z) as the platform gives them; `indices_zyx` and `clicks_from_indices` alone convert
-between them and array indices (z, y, x).
-
-Rules for what is odd but harmless: repeated points are kept, since the challenge's own files hold them and a step
-counts them; a point outside the image is ignored with a warning; a fractional point is rounded half to even.
+Points are voxel indices in (x, y, z), as the platform gives them; array indices are (z, y, x). `indices_zyx` and
+`clicks_from_indices` turn one into the other, and nothing else does.
 """
 
 from __future__ import annotations
@@ -12,10 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import reprlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,76 +24,27 @@ logger = logging.getLogger(__name__)
 
 TUMOR = "tumor"
 BACKGROUND = "background"
-MAX_BYTES = 1 << 20
-"""Largest click file that is read; the challenge's are about 1 kB."""
+
+MAX_BYTES = 2**20
+"""Largest click file that is read: 20 clicks take 2 kB, and nobody sets ten thousand by hand."""
+
+_TYPE = "Multiple points"
 
 
 @dataclass(frozen=True)
 class Click:
-    """A named point, in voxel indices (x, y, z)."""
+    """A named point.
+
+    Attributes
+    ----------
+    name
+        What was clicked: in Task 1 `TUMOR` or `BACKGROUND`.
+    point_xyz
+        Voxel index along x, y, z; need not be whole.
+    """
 
     name: str
     point_xyz: tuple[float, float, float]
-
-
-def parse_clicks(text: bytes | str, source: str, names: Collection[str] = (TUMOR, BACKGROUND)) -> tuple[Click, ...]:
-    """Read the content of a click file.
-
-    Parameters
-    ----------
-    text
-        JSON as in the challenge: an object with ``points``, a list of objects with ``name`` and ``point``.
-    source
-        What to call the content in messages, such as its path.
-    names
-        The names that a point may have.
-
-    Returns
-    -------
-    tuple of Click
-        In the order of the file; possibly none.
-
-    Raises
-    ------
-    InputError
-        If the text is no JSON of that form, or holds an unknown name or a point that is not three finite numbers.
-    """
-    try:
-        content = json.loads(text, object_pairs_hook=_object_without_duplicates)
-    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON and endless digits are ValueErrors
-        raise InputError(f"{source}: expected a click file in JSON, found {type(error).__name__}: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("points"), list):
-        raise InputError(f"{source}: expected an object with a list 'points', found {_shown(content)}")
-    return tuple(_parse_point(entry, f"{source}, point {i}", names) for i, entry in enumerate(content["points"]))
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError(f"a key stands twice in one object: {sorted(key for key, _ in pairs)}")
-    return content
-
-
-def _parse_point(entry: object, where: str, names: Collection[str]) -> Click:
-    if not isinstance(entry, dict) or not {"name", "point"} <= set(entry):
-        raise InputError(f"{where}: expected an object with 'name' and 'point', found {_shown(entry)}")
-    name, point = entry["name"], entry["point"]
-    if not isinstance(name, str) or name not in names:
-        raise InputError(f"{where}: expected a name among {sorted(names)}, found {_shown(name)}")
-    if not isinstance(point, list) or len(point) != 3 or not all(_is_coordinate(value) for value in point):
-        raise InputError(f"{where}: expected three finite numbers [x, y, z], found {_shown(point)}")
-    x, y, z = (float(value) for value in point)
-    return Click(name, (x, y, z))
-
-
-def _is_coordinate(value: object) -> bool:
-    # The bound keeps integers convertible to float and indices within int64; no image is that large.
-    return type(value) in (int, float) and abs(value) < 1e9 and math.isfinite(value)  # type: ignore[arg-type]
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_clicks(path: Path, names: Collection[str] = (TUMOR, BACKGROUND)) -> tuple[Click, ...]:
@@ -104,79 +53,158 @@ def read_clicks(path: Path, names: Collection[str] = (TUMOR, BACKGROUND)) -> tup
     Raises
     ------
     InputError
-        Also if the file is missing, unreadable, or larger than `MAX_BYTES`.
+        If there is no such file, it is larger than `MAX_BYTES`, or it is no click file.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: expected a click file, found {'a folder or device' if path.exists() else 'nothing'}")
+    try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise InputError(f"{path}: expected a click file of at most {MAX_BYTES} bytes, found {size}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable click file, found {error}") from error
+    return parse_clicks(content, str(path), names)
+
+
+def parse_clicks(text: bytes | str, source: str, names: Collection[str] = (TUMOR, BACKGROUND)) -> tuple[Click, ...]:
+    """Check the content of a click file, Grand Challenge's "Multiple points" of version 1, and return its clicks.
+
+    Keys that are not needed are ignored. Every click is kept in its place, repeated ones too, because the challenge's
+    own files repeat points and its steps count them. No click at all is a valid file.
+
+    Parameters
+    ----------
+    text
+        The content.
+    source
+        What to call it in messages.
+    names
+        Names that a click may have.
+
+    Raises
+    ------
+    InputError
+        If the content is anything else, such as no JSON, a key that is missing or given twice, an unknown name, or a
+        point that is not three finite numbers.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"{path}: expected a click file of at most {MAX_BYTES} bytes, found {size}")
-        text = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable click file, found {error.strerror or error}") from error
-    return parse_clicks(text, str(path), names)
+        content = json.loads(text, object_pairs_hook=_unique_keys)
+    except RecursionError as error:
+        raise InputError(f"{source}: expected a click file, found JSON that is nested too deeply") from error
+    except ValueError as error:
+        raise InputError(f"{source}: expected JSON, found {error}") from error
+
+    version, kind, points = (_get(content, key, source) for key in ("version", "type", "points"))
+    if _get(version, "major", f"{source}, version") != 1 or kind != _TYPE:
+        raise InputError(f"{source}: expected {_TYPE!r} of version 1, found {_show(kind)} of version {_show(version)}")
+    if not isinstance(points, list):
+        raise InputError(f"{source}: expected a list of points, found {_show(points)}")
+    return tuple(_parse_click(point, f"{source}, point {n}", names) for n, point in enumerate(points))
 
 
 def write_clicks(path: Path, clicks: Iterable[Click]) -> None:
-    """Write clicks in the platform's form; whole coordinates become integers."""
-    path.write_text(json.dumps(clicks_to_json(clicks), indent=2) + "\n")
-
-
-def clicks_to_json(clicks: Iterable[Click]) -> dict[str, Any]:
-    """Return the content of a click file."""
-    points = [
-        {"name": click.name, "point": [int(v) if float(v).is_integer() else v for v in click.point_xyz]}
-        for click in clicks
-    ]
-    return {"version": {"major": 1, "minor": 0}, "type": "Multiple points", "points": points}
+    """Write a click file in the platform's form, whole coordinates as integers."""
+    points = [{"name": c.name, "point": [int(v) if v == int(v) else v for v in c.point_xyz]} for c in clicks]
+    content = {"version": {"major": 1, "minor": 0}, "type": _TYPE, "points": points}
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def at_step(clicks: Iterable[Click], step: int) -> tuple[Click, ...]:
-    """Return the clicks of a step: the first `step` of each name, in their order."""
-    seen: dict[str, int] = {}
+    """Return the clicks that step `step` of the challenge shows: the first so many of each name, in their order."""
+    seen: Counter[str] = Counter()
     kept = []
     for click in clicks:
-        seen[click.name] = seen.get(click.name, 0) + 1
+        seen[click.name] += 1
         if seen[click.name] <= step:
             kept.append(click)
     return tuple(kept)
 
 
 def indices_zyx(clicks: Iterable[Click], name: str, shape_zyx: Sequence[int]) -> NDArray[np.int64]:
-    """Return the clicks of one name as array indices.
+    """Return the voxels that were clicked as `name`.
 
-    Parameters
-    ----------
-    clicks
-        Clicks of any name.
-    name
-        The name to keep.
-    shape_zyx
-        Shape of the image. Points outside it are ignored, with one warning.
+    Coordinates that are not whole are rounded half to even. Clicks outside the image are left out; `warn_about_clicks`
+    tells of them.
 
     Returns
     -------
     NDArray
-        Shape (n, 3), in (z, y, x), rounded half to even.
+        Array indices (z, y, x) in the order of the clicks, shape (n, 3).
     """
-    points = np.array([click.point_xyz[::-1] for click in clicks if click.name == name], dtype=np.float64)
-    indices = np.rint(points.reshape(-1, 3)).astype(np.int64)
-    inside = ((indices >= 0) & (indices < np.asarray(shape_zyx))).all(axis=1)
-    if not inside.all():
-        logger.warning(
-            "ignored %d %s clicks outside the image of %s voxels (x, y, z): %s",
-            (~inside).sum(),
-            name,
-            tuple(shape_zyx)[::-1],
-            points[~inside][:, ::-1].tolist(),
-        )
-    kept: NDArray[np.int64] = indices[inside]
-    return kept
+    rounded = _rounded_zyx([click for click in clicks if click.name == name])
+    return rounded[_is_inside(rounded, shape_zyx)].astype(np.int64)
 
 
 def clicks_from_indices(tumor_zyx: NDArray[np.integer], background_zyx: NDArray[np.integer]) -> tuple[Click, ...]:
-    """Return array indices (n, 3) of both kinds as clicks, tumour first."""
-    return tuple(
-        Click(name, (float(x), float(y), float(z)))
-        for name, points in ((TUMOR, tumor_zyx), (BACKGROUND, background_zyx))
-        for z, y, x in np.asarray(points).reshape(-1, 3).tolist()
-    )
+    """Return clicks at array indices (z, y, x), each of shape (n, 3), tumour first; the inverse of `indices_zyx`."""
+    kinds = ((TUMOR, tumor_zyx), (BACKGROUND, background_zyx))
+    return tuple(Click(name, (float(x), float(y), float(z))) for name, points in kinds for z, y, x in points.tolist())
+
+
+def warn_about_clicks(clicks: Sequence[Click], shape_zyx: Sequence[int], source: str) -> None:
+    """Log one warning for each kind of oddity that is tolerated.
+
+    These are: coordinates that are not whole (rounded half to even), clicks outside the image (ignored), and clicks on
+    a voxel that was clicked before (kept).
+    """
+    fractional = [c for c in clicks if any(v != int(v) for v in c.point_xyz)]
+    rounded = _rounded_zyx(clicks)
+    outside = [c for c, inside in zip(clicks, _is_inside(rounded, shape_zyx), strict=True) if not inside]
+    firsts = set(np.unique(rounded, axis=0, return_index=True)[1].tolist())
+    repeated = [c for n, c in enumerate(clicks) if n not in firsts]
+    size_xyz = tuple(shape_zyx[::-1])
+    for odd, what in (
+        (fractional, "have coordinates that are not whole, which are rounded half to even"),
+        (outside, f"lie outside the image of {size_xyz} voxels (x, y, z) and are ignored"),
+        (repeated, "are on a voxel that was clicked before, and are kept"),
+    ):
+        if odd:
+            example = f"{odd[0].name} {odd[0].point_xyz}"
+            logger.warning("%s: %d of %d clicks %s, such as %s", source, len(odd), len(clicks), what, example)
+
+
+def _rounded_zyx(clicks: Sequence[Click]) -> NDArray[np.float64]:
+    points_xyz = np.array([click.point_xyz for click in clicks], dtype=np.float64).reshape(-1, 3)
+    return np.rint(points_xyz[:, ::-1])
+
+
+def _is_inside(index_zyx: NDArray[np.float64], shape_zyx: Sequence[int]) -> NDArray[np.bool_]:
+    return np.all((index_zyx >= 0) & (index_zyx < shape_zyx), axis=1)
+
+
+def _parse_click(point: object, source: str, names: Collection[str]) -> Click:
+    name, values = (_get(point, key, source) for key in ("name", "point"))
+    if not isinstance(name, str) or name not in names:
+        raise InputError(f"{source}: expected a name among {sorted(names)}, found {_show(name)}")
+    if not isinstance(values, list) or len(values) != 3 or not all(_is_number(value) for value in values):
+        raise InputError(f"{source}: expected three finite numbers [x, y, z], found {_show(values)}")
+    x, y, z = values
+    return Click(name, (float(x), float(y), float(z)))
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return False
+
+
+def _get(mapping: object, key: str, source: str) -> object:
+    if not isinstance(mapping, dict) or key not in mapping:
+        raise InputError(f"{source}: expected an object with the key {key!r}, found {_show(mapping)}")
+    value: object = mapping[key]
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        raise ValueError(f"a key given twice among {_show([key for key, _ in pairs])}")
+    return mapping
+
+
+def _show(value: object) -> str:
+    """Shorten whatever came to what a log can hold."""
+    return reprlib.repr(value)
