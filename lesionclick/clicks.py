@@ -169,7 +169,8 @@ def _rounded_zyx(clicks: Sequence[Click]) -> NDArray[np.float64]:
 
 
 def _is_inside(index_zyx: NDArray[np.float64], shape_zyx: Sequence[int]) -> NDArray[np.bool_]:
-    return np.all((index_zyx >= 0) & (index_zyx < shape_zyx), axis=1)
+    inside: NDArray[np.bool_] = np.all((index_zyx >= 0) & (index_zyx < shape_zyx), axis=1)
+    return inside
 
 
 def _parse_click(point: object, source: str, names: Collection[str]) -> Click:
