@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lesionclick.simulation.phantoms import make_phantom
+from lesionclick.simulation.phantoms import Tracer, make_phantom
 
 SPLIT_SEED = 20261123
 HELD_OUT = 9
@@ -65,7 +65,7 @@ def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, re
 
 
 def _write_phantom(dataset: Path, seed: int) -> str:
-    tracer = "psma" if seed % 2 else "fdg"
+    tracer: Tracer = "psma" if seed % 2 else "fdg"
     name = f"phantom_{tracer}_{seed:04d}"
     if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
         phantom = make_phantom(seed, tracer, spacing_xyz=SPACING_XYZ)

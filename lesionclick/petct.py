@@ -1,0 +1,29 @@
+"""Task 1: a PET/CT case with clicks becomes a mask of its lesions."""
+
+import logging
+
+import numpy as np
+
+from lesionclick.case import PetCtCase
+from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx
+from lesionclick.images import Volume
+from lesionclick.model import Model
+from lesionclick.refine import refine
+
+logger = logging.getLogger(__name__)
+
+
+def segment(case: PetCtCase, model: Model) -> Volume:
+    """Return the mask of the lesions, uint8 with 1 for lesion, on the grid of the PET."""
+    grid = case.pet.grid
+    margin = model.predict_margin(case.ct, case.pet, case.clicks)
+    tumor, background = (indices_zyx(case.clicks, name, grid.shape_zyx) for name in (TUMOR, BACKGROUND))
+    refined = refine(margin.array, tumor, background, grid.spacing_zyx)
+    logger.info(
+        "click rule: corrected %d of %d tumour and %d of %d background clicks",
+        refined.corrected_tumor,
+        len(tumor),
+        refined.corrected_background,
+        len(background),
+    )
+    return Volume(refined.mask.astype(np.uint8), grid)
