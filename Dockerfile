@@ -1,0 +1,41 @@
+# Builds the algorithm for Grand Challenge: one case in /input, one mask in /output.
+ARG BASE_IMAGE=pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
+FROM ${BASE_IMAGE}
+
+# PyTorch is the base's own, seen through --system-site-packages. The base's Python may be closed to pip (PEP 668),
+# the environment is not. --no-deps: the list is complete, and nothing may bring a second PyTorch.
+COPY requirements.txt /opt/app/
+RUN python3 -m venv --system-site-packages --without-pip /opt/venv \
+    && python3 -m pip --python /opt/venv/bin/python install \
+        --no-cache-dir --no-deps --requirement /opt/app/requirements.txt
+
+# At run time only /output and /tmp are writable. PYTHONUNBUFFERED: the log survives a killed job.
+ENV PATH=/opt/venv/bin:${PATH} \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+COPY inference.py /opt/app/
+COPY lesionclick /opt/app/lesionclick
+COPY resources /opt/app/resources
+# A checkout may be closed to other users, and the container's user owns nothing.
+RUN chmod -R a+rX,go-w /opt/app \
+    && python -m compileall -q --invalidation-mode unchecked-hash /opt/app \
+    && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lesionclick
+
+WORKDIR /opt/app
+USER 10001:10001
+# A package missing from the list is found here, not on the platform; nnU-Net imports these two by name, late.
+RUN python inference.py --help \
+    && python -c "import nnunetv2.preprocessing.preprocessors.default_preprocessor" \
+    && python -c "import nnunetv2.preprocessing.resampling.resample_torch"
+
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="lesionclick" \
+      org.opencontainers.image.description="Click-guided lesion segmentation in PET/CT" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+ENTRYPOINT ["python", "/opt/app/inference.py"]

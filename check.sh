@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs what must pass before a commit: style, types, shell scripts, tests. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")"
+. test/environment.sh
+
+setup
+stage "ruff"
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+stage "mypy"
+"$python" -m mypy
+stage "shellcheck"
+.venv/bin/shellcheck --external-sources ./*.sh .ci/run
+stage "pytest"
+"$python" -m pytest "$@"

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Saves what Grand Challenge takes as uploads: the image, and the model for those who upload it apart.
+#   out/lesionclick.tar.gz   the image IMAGE (default: lesionclick:latest) of CONTAINER_ENGINE (default: docker)
+#   out/model.tar.gz         the folder MODEL (default: resources/task1), to be unpacked at /opt/ml/model
+set -euo pipefail
+cd "$(dirname "$0")"
+engine=${CONTAINER_ENGINE:-docker}
+image=${IMAGE:-lesionclick:latest}
+model=${MODEL:-resources/task1}
+
+if [ ! -f "$model/plans.json" ]; then
+  echo "error: MODEL: expected a model folder with plans.json, found none in '$model'" >&2
+  exit 1
+fi
+mkdir -p out
+# a broken upload is found late: the final name appears only when all is written
+"$engine" save "$image" | gzip >out/lesionclick.tar.gz.part
+mv out/lesionclick.tar.gz.part out/lesionclick.tar.gz
+tar -C "$model" -czf out/model.tar.gz.part .
+mv out/model.tar.gz.part out/model.tar.gz
+ls -lh out/lesionclick.tar.gz out/model.tar.gz

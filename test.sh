@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Replays the sample cases against the container as the platform does, compares each score with the expected one, and
+# checks how the container fails. Exits with another code than 0 on any difference. Builds the image if there is none.
+# Takes CONTAINER_ENGINE, BASE_IMAGE and IMAGE, as build.sh does.
+set -euo pipefail
+cd "$(dirname "$0")"
+. test/environment.sh
+export CONTAINER_ENGINE=${CONTAINER_ENGINE:-docker} IMAGE=${IMAGE:-lesionclick:latest}
+
+if ! "$CONTAINER_ENGINE" image inspect "$IMAGE" >/dev/null; then
+  stage "Build of $IMAGE"
+  ./build.sh
+fi
+setup
+stage "Replay of the sample cases in $IMAGE, steps 0 to 10"
+"$python" -m lesionclick.cli replay test/input --engine "$CONTAINER_ENGINE" --image "$IMAGE" \
+  --labels test/labels --expected test/expected/task1.json --output out/container
+stage "Promises of the image"
+"$python" -m pytest test/container
+stage "Container passed. Report: out/container/report.html"

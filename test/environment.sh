@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# Sourced by demo.sh, check.sh and test.sh, from the repository's root.
+#   stage TEXT    print a heading
+#   setup         make .venv with the package and its tools; quick where it is up to date
+#   $python       the Python in it
+
+python=.venv/bin/python
+
+stage() {
+  printf '\n==> %s\n' "$*"
+}
+
+# Print the first Python on PATH that is new enough; 3.11 is what we test with.
+find_python() {
+  local name
+  for name in python3.11 python3.12 python3.13 python3 python; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  echo "error: Python: expected 3.11 or newer on PATH, found none" >&2
+  return 1
+}
+
+setup() {
+  local stamp=.venv/lesionclick.stamp wanted base
+  wanted=$(cat pyproject.toml requirements.txt | cksum)
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    return
+  fi
+  stage "Python environment in .venv: about 3 minutes, once"
+  if [ ! -x "$python" ]; then
+    base=$(find_python)
+    "$base" -m venv .venv
+  fi
+  # PyTorch first and by its plain name, so that pip's own settings decide on the build. It is named again so that
+  # nothing replaces it. What the container installs has the container's versions here too.
+  "$python" -m pip install --quiet --disable-pip-version-check torch==2.13.0
+  "$python" -m pip install --quiet --disable-pip-version-check --constraint requirements.txt \
+    torch==2.13.0 --editable '.[dev]'
+  echo "$wanted" >"$stamp"
+}
