@@ -1,0 +1,141 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lesionclick.prompts import PromptSpec
+from lesionclick.training.augmentation import AppendClicks, MisalignCT
+from lesionclick.training.embedded import HELD_OUT, split_patients
+from lesionclick.training.plans import FIELDS, adapt_plans
+from lesionclick.training.train import find_trainer
+
+BALL = PromptSpec(encoding="ball", stage="network", radius=2.0)
+SPACING = (3.27, 4.0, 4.0)
+
+
+def _patch(tumour=True, seed=0):
+    """CT and PET (2, 24, 24, 24) with one tumour, and hot uptake elsewhere."""
+    rng = np.random.default_rng(seed)
+    image = torch.from_numpy(rng.random((2, 24, 24, 24), dtype=np.float32))
+    label = torch.zeros((1, 24, 24, 24), dtype=torch.int16)
+    image[1, 18:21, 18:21, 18:21] += 5
+    if tumour:
+        label[0, 4:10, 4:10, 4:10] = 1
+        image[1, 4:10, 4:10, 4:10] += 3
+    return {"image": image, "segmentation": label}
+
+
+def _append(patch, seed, spec=BALL, **options):
+    np.random.seed(seed)
+    return AppendClicks(spec, SPACING, **options)(**patch)["image"]
+
+
+def test_clicks_are_appended_and_images_kept():
+    patch = _patch()
+    image = _append(_patch(), 0, FIELDS)
+    assert image.shape == (2 + FIELDS.n_channels, 24, 24, 24)
+    torch.testing.assert_close(image[:2], patch["image"])
+
+
+def test_tumour_clicks_lie_in_the_tumour_and_background_clicks_outside():
+    label = _patch()["segmentation"][0] > 0
+    seen = np.zeros(2, dtype=int)
+    for seed in range(40):
+        tumour, background = _append(_patch(), seed, jitter_voxels=0.0)[2:] == 1
+        assert not (tumour & ~label).any()
+        assert not (background & label).any()
+        seen += int(tumour.any()), int(background.any())
+    assert (seen > 20).all()
+    assert seen.min() < 40  # some patches get no click
+
+
+def test_a_patch_without_tumour_gets_no_tumour_click():
+    for seed in range(20):
+        assert not _append(_patch(tumour=False), seed)[2].any()
+
+
+def test_the_number_of_clicks_varies_from_none_to_the_budget():
+    spec = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm")
+    shares = set()
+    for seed in range(60):
+        image = _append(_patch(), seed, spec)
+        shares.add(round(float((image[8] / image[1]).median()) * 10))
+    assert {0, 10} <= shares
+    assert len(shares) >= 8
+
+
+def test_same_seed_same_clicks():
+    torch.testing.assert_close(_append(_patch(), 3), _append(_patch(), 3))
+
+
+def test_misalignment_moves_the_ct_alone():
+    np.random.seed(0)
+    patch = _patch()
+    z = torch.arange(24.0)[:, None, None].expand(24, 24, 24)
+    image = torch.stack([z, patch["image"][1]])
+    shifted = MisalignCT(8.0, SPACING, probability=1.0)(image=image.clone())["image"]
+    torch.testing.assert_close(shifted[1], image[1])
+    inner = (shifted[0] - z)[6:-6]
+    assert inner.std() < 1e-5  # a ramp stays a ramp
+    assert 0.01 < inner.abs().mean() <= 8.0 / 3.27
+
+
+def test_misalignment_of_probability_zero_does_nothing():
+    patch = _patch()
+    image = MisalignCT(8.0, SPACING, probability=0.0)(image=patch["image"].clone())["image"]
+    torch.testing.assert_close(image, patch["image"])
+
+
+def test_split_is_fixed_and_disjoint():
+    patients = [f"P{i:02d}" for i in range(36)]
+    training, held_out = split_patients(patients)
+    assert split_patients(patients[::-1]) == (training, held_out)
+    assert len(held_out) == HELD_OUT >= 8
+    assert sorted(training + held_out) == patients
+
+
+@pytest.fixture
+def plans_file(tmp_path):
+    intensities = {c: {"mean": 1.0, "std": 1.0, "median": 1.0, "min": 0.0, "max": 2.0} for c in ("0", "1")}
+    plans = {
+        "foreground_intensity_properties_per_channel": intensities,
+        "transpose_forward": [1, 0, 2],
+        "transpose_backward": [1, 0, 2],
+        "configurations": {"3d_fullres": {"spacing": [5.0, 3.0, 5.0], "patch_size": [32, 32, 32]}},
+    }
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps(plans))
+    return path
+
+
+def test_small_plans_name_the_prompt_and_make_air_zero(plans_file):
+    adapt_plans(plans_file, "small", FIELDS, minutes=3)
+    plans = json.loads(plans_file.read_text())
+    assert PromptSpec.from_mapping(plans["prompt"], "plans") == FIELDS
+    assert plans["transpose_forward"] == [0, 1, 2]
+    ct, pet = (plans["foreground_intensity_properties_per_channel"][c] for c in ("0", "1"))
+    assert (ct["mean"], pet["mean"]) == (-1000.0, 0.0)
+    assert plans["configurations"]["small"]["inherits_from"] == "3d_fullres"
+
+
+def test_standard_plans_keep_nnunets_architecture_and_axes(plans_file):
+    adapt_plans(plans_file, "standard", FIELDS, minutes=3)
+    plans = json.loads(plans_file.read_text())
+    assert plans["transpose_forward"] == [1, 0, 2]
+    assert set(plans["configurations"]) == {"3d_fullres"}
+    assert plans["configurations"]["3d_fullres"]["patch_size"] == [32, 32, 32]
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerClicks", "nnUNetTrainerClicksSmall"])
+def test_trainers_are_found_as_nnunet_finds_them(name):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    assert issubclass(find_trainer(name), nnUNetTrainer)
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    trainer = find_trainer("nnUNetTrainerClicksSmall")
+    rates = [trainer.learning_rate(trainer, share) for share in (0.0, 0.025, 0.05, 0.525, 1.0)]
+    # warm-up of 5 %: a floor of 2 %, half, full; then half of the cosine, and its end
+    assert rates == pytest.approx([6e-5, 1.5e-3, 3e-3, 1.5e-3, 0.0], abs=1e-9)
