@@ -31,11 +31,13 @@ def run(model: Model, input_dir: Path, output_dir: Path) -> Path:
     """Handle the case in `input_dir` and return the mask's path in `output_dir`."""
     begin = perf_counter()
     case = PetCtCase.read(input_dir)
-    logger.info("case %s: %s voxels, %d clicks", case.stem, case.pet.grid.size_xyz, len(case.clicks))
     prepare_output(output_dir)
+    message = "read case %s, %s voxels, %d clicks: %.1f s"
+    logger.info(message, case.stem, case.pet.grid.size_xyz, len(case.clicks), perf_counter() - begin)
+    mask = segment(case, model)
     path = mask_path(output_dir, case)
-    write_mask(segment(case, model), path)
-    logger.info("wrote %s after %.1f s", path, perf_counter() - begin)
+    write_mask(mask, path)
+    logger.info("wrote %s: %.1f s in all", path, perf_counter() - begin)
     return path
 
 
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, help="model folder (default /opt/ml/model, else the embedded model)")
     parser.add_argument("--trust-checkpoint", action="store_true", help="allow checkpoints that hold code")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _start_log()
     try:
         run(init_model(options.model, options.trust_checkpoint), options.input, options.output)
     except LesionClickError as error:
@@ -57,6 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.exception("unexpected error")
         return 3
     return 0
+
+
+def _start_log() -> None:
+    """Send warnings and errors to stderr, which the platform shows as problems, and the rest to stdout."""
+    progress, problems = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    progress.addFilter(lambda record: record.levelno < logging.WARNING)
+    problems.setLevel(logging.WARNING)
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[progress, problems])
 
 
 if __name__ == "__main__":

@@ -1,40 +1,61 @@
-"""A case as the platform gives it, and the mask that it wants; the only file access between the two."""
+"""A case as it comes from the platform, read and checked, and its mask, written: the only file I/O on the way.
+
+What is not as promised is refused; nothing is repaired. Tolerated with one warning each: CT and PET whose grids differ
+by rounding (the PET's is used), a PET that looks like Bq/ml, and what `lesionclick.clicks.warn_about_clicks` lists.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
-from lesionclick.clicks import Click, read_clicks
+from lesionclick.clicks import Click, read_clicks, warn_about_clicks
 from lesionclick.errors import InputError
 from lesionclick.images import Grid, Volume, require_same_grid
-from lesionclick.interfaces import (
-    CT,
-    LESION_CLICKS,
-    PET,
-    TUMOR_LESION_SEGMENTATION,
-    find_image,
-    find_interface,
-    find_json,
-)
+from lesionclick.interfaces import CT, LESION_CLICKS, PET, TUMOR_LESION_SEGMENTATION, Socket, find_interface, locate
 
 logger = logging.getLogger(__name__)
 
-MAX_VOXELS = 500_000_000
-"""Largest image that is read: four times a 512 x 512 x 450 study; two of them as float32 fill 4 GB."""
+MAX_VOXELS = 2**29
+"""Largest image that is read: ten times the challenge's median, and 2 GiB as float32."""
+
+MAX_LITRES = 3000.0
+"""Largest volume of an image: 3 m long, 1 m wide and high. The network's voxels have a size of their own."""
+
+MIN_SPACING_MM = 0.1
+"""Smallest voxel size, well below any PET's; less means metres or centimetres."""
+
 MAX_SUV = 1000.0
-"""No tissue has an uptake anywhere near this; what has it is most likely in Bq/ml."""
+"""Uptake above which a PET is taken for one in Bq/ml: even a full bladder stays a few times below it."""
+
+_READERS = {".mha": "MetaImageIO", ".tif": "TIFFImageIO", ".tiff": "TIFFImageIO"}
+_ITK_ERRORS = (RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
 class PetCtCase:
-    """A Task 1 case: CT in HU and PET in SUV on one grid, clicks in its voxel indices, and the CT's file stem."""
+    """The input of Task 1.
+
+    Attributes
+    ----------
+    ct
+        CT in HU, float32, on the PET's grid.
+    pet
+        PET in SUV, float32.
+    clicks
+        In the order of the file; those outside the image are among them.
+    stem
+        Name of the CT's file without its ending, which the mask takes over.
+    """
 
     ct: Volume
     pet: Volume
@@ -43,114 +64,194 @@ class PetCtCase:
 
     @classmethod
     def read(cls, input_dir: Path) -> PetCtCase:
-        """Read and check a case from a folder in the platform's layout.
-
-        The PET's grid counts where the CT's differs by rounding. A PET whose maximum is far above any SUV is used with
-        a warning.
+        """Read and check the case that the platform laid out in `input_dir`.
 
         Raises
         ------
         InputError
-            If anything is missing, unreadable, of the wrong kind, not finite, or if CT and PET lie on different grids.
+            If anything is missing, broken, or not what the platform promises.
         """
         find_interface(input_dir)
-        ct_path, pet_path = find_image(input_dir, CT), find_image(input_dir, PET)
-        clicks = read_clicks(find_json(input_dir, LESION_CLICKS))
-        ct, pet = read_image(ct_path, "CT"), read_image(pet_path, "PET")
-        require_same_grid(ct, pet, f"CT {ct_path.name}", f"PET {pet_path.name}")
-        _check_uptake(pet, pet_path)
-        return cls(Volume(ct.array, pet.grid), pet, clicks, ct_path.stem)
+        ct_file, pet_file = (_ImageFile.find(input_dir, socket) for socket in (CT, PET))
+        require_same_grid(ct_file.grid, pet_file.grid, str(ct_file), str(pet_file))
+        clicks = read_clicks(locate(input_dir, LESION_CLICKS.relative_path))
+        ct, pet = ct_file.read(), pet_file.read()
+        if ct.grid != pet.grid:
+            logger.warning("%s and %s: grids differ by rounding, the second is used", ct_file, pet_file)
+            ct = Volume(ct.array, pet.grid)
+        _check_uptake(pet.array, str(pet_file))
+        warn_about_clicks(clicks, pet.grid.shape_zyx, LESION_CLICKS.slug)
+        return cls(ct, pet, clicks, ct_file.path.stem)
 
 
-def _check_uptake(pet: Volume, path: Path) -> None:
-    low, high = float(pet.array.min()), float(pet.array.max())
-    if low == high:
-        raise InputError(f"PET {path}: expected uptake that varies, found {low:g} in every voxel")
-    if high > MAX_SUV:
-        logger.warning("PET %s: maximum %.4g is far above any SUV; is it in Bq/ml? It is used as it is", path, high)
+@dataclass(frozen=True)
+class _ImageFile:
+    """The one image file of a socket, whose header is known and plausible."""
+
+    slug: str
+    path: Path
+    grid: Grid
+    voxel_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.slug} ({self.path.name})"
+
+    @classmethod
+    def find(cls, input_dir: Path, socket: Socket) -> _ImageFile:
+        folder = locate(input_dir, socket.relative_path)
+        try:
+            names = sorted(path.name for path in folder.iterdir())
+        except OSError as error:
+            raise InputError(f"{folder}: expected a folder with one image, found {error}") from error
+        if len(names) != 1 or Path(names[0]).suffix.lower() not in _READERS or not names[0].isprintable():
+            expected = f"exactly one file, an image ({', '.join(_READERS)})"
+            raise InputError(f"{folder}: expected {expected}, found {len(names)}: {names[:5]}")
+        path = locate(input_dir, f"{socket.relative_path}/{names[0]}")
+        if not path.is_file():
+            raise InputError(f"{path}: expected an image file, found a folder or device")
+        grid, voxel_bytes = _read_header(path)
+        return cls(socket.slug, path, grid, voxel_bytes)
+
+    def read(self) -> Volume:
+        """Load the voxels as float32."""
+        if self.path.suffix.lower() == ".mha":
+            _require_complete(self.path, math.prod(self.grid.size_xyz) * self.voxel_bytes)
+        reader = _reader(self.path)
+        reader.SetOutputPixelType(sitk.sitkFloat32)
+        try:
+            array: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
+        except _ITK_ERRORS as error:
+            raise InputError(f"{self.path}: expected a complete image, found {_reason(error)}") from error
+        if not np.isfinite(array).all():
+            nan, infinite = np.count_nonzero(np.isnan(array)), np.count_nonzero(np.isinf(array))
+            raise InputError(f"{self.path}: expected finite voxels, found {nan} NaN and {infinite} infinite")
+        return Volume(array, self.grid)
 
 
-def read_image(path: Path, name: str) -> Volume:
-    """Read a 3D image as float32.
-
-    The header is checked before the voxels are read, so that an absurd size fails with a message and not for memory.
-
-    Parameters
-    ----------
-    path
-        The file.
-    name
-        What to call the image in messages.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or is not a scalar 3D image of finite values and sensible size.
-    """
+def _reader(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    reader.SetImageIO(_READERS[path.suffix.lower()])
+    return reader
+
+
+def _read_header(path: Path) -> tuple[Grid, int]:
+    """Return grid and bytes per voxel of an image, and refuse what no scan can be before any memory is taken."""
+    reader = _reader(path)
     try:
         reader.ReadImageInformation()
-        size = reader.GetSize()
-        if len(size) != 3 or reader.GetNumberOfComponents() != 1:
-            raise InputError(
-                f"{name} {path}: expected a 3D image with one value per voxel, found {len(size)} dimensions of size "
-                f"{size} and {reader.GetNumberOfComponents()} values per voxel"
-            )
-        if not 0 < math.prod(size) <= MAX_VOXELS:
-            raise InputError(f"{name} {path}: expected 1 to {MAX_VOXELS} voxels, found {math.prod(size)}, size {size}")
-        reader.SetOutputPixelType(sitk.sitkFloat32)
-        image = reader.Execute()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"{name} {path}: expected a readable image file, found: {reason}") from error
-    array = sitk.GetArrayFromImage(image)
-    if bad := array.size - int(np.isfinite(array).sum()):
-        raise InputError(f"{name} {path}: expected finite values, found {bad} voxels that are NaN or infinite")
-    return Volume(array, Grid.from_image(image))
+    except _ITK_ERRORS as error:
+        raise InputError(f"{path}: expected an image, found {_reason(error)}") from error
+    dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
+    if (dimension, components) != (3, 1):
+        raise InputError(
+            f"{path}: expected a 3-D image with one value per voxel, found {dimension}-D with {components}"
+        )
+    grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    voxels = math.prod(grid.size_xyz)
+    if not 0 < voxels <= MAX_VOXELS:
+        raise InputError(f"{path}: expected 1 to {MAX_VOXELS} voxels, found {voxels} in size (x, y, z) {grid.size_xyz}")
+    litres = voxels * grid.voxel_ml / 1000
+    if not min(grid.spacing_xyz) >= MIN_SPACING_MM or not litres <= MAX_LITRES:
+        raise InputError(
+            f"{path}: expected voxels of at least {MIN_SPACING_MM} mm and an image of at most {MAX_LITRES:.0f} litres, "
+            f"found {litres:.3g} litres and {grid}"
+        )
+    if not all(map(math.isfinite, grid.origin_xyz + grid.direction)):
+        raise InputError(f"{path}: expected a finite origin and direction, found {grid}")
+    return grid, sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+
+
+def _require_complete(path: Path, n_bytes: int) -> None:
+    """Refuse a MetaImage with voxels in another file, and compressed voxels that are damaged, too few or too many.
+
+    ITK would read the first from wherever the header says, and make an image with arbitrary voxels of the second.
+    """
+    header: dict[str, str] = {}
+    length = 0
+    inflate = zlib.decompressobj(wbits=47)  # zlib or gzip, as ITK takes them
+    with path.open("rb") as file:
+        for line in file:
+            key, _, value = line.decode("ascii", "replace").partition("=")
+            header[key.strip()] = value.strip()
+            if key.strip() == "ElementDataFile":
+                break
+        data_file = header.get("ElementDataFile")
+        if data_file not in ("LOCAL", "Local", "local"):
+            raise InputError(f"{path}: expected voxels in the file itself (LOCAL), found {data_file!r}")
+        if not header.get("CompressedData", "").startswith(("T", "t", "1")):
+            return
+        try:
+            while not inflate.eof and (chunk := file.read(2**16)):
+                length += len(inflate.decompress(chunk))
+        except zlib.error as error:
+            raise InputError(f"{path}: expected a complete image, found {error}") from error
+    if not inflate.eof or length != n_bytes:
+        raise InputError(f"{path}: expected {n_bytes} bytes of voxels, found {length}")
+
+
+def _check_uptake(pet: NDArray[np.float32], name: str) -> None:
+    low, high = pet.min(), pet.max()
+    if low == high:
+        raise InputError(f"{name}: expected a PET, found the value {low} in every voxel")
+    if high > MAX_SUV:
+        logger.warning("%s: the maximum is %.4g, which looks like Bq/ml; expected SUV, and went on", name, high)
+
+
+def _reason(error: Exception) -> str:
+    """Return the end of an ITK message, in one line."""
+    return " ".join(str(error).split("ERROR:")[-1].split())
 
 
 def mask_path(output_dir: Path, case: PetCtCase) -> Path:
-    """Return where the platform wants the mask of a case: under the stem of its CT."""
+    """Return where the platform wants the mask of `case`."""
     return output_dir / TUMOR_LESION_SEGMENTATION.relative_path / f"{case.stem}.mha"
 
 
 def prepare_output(output_dir: Path) -> None:
-    """Make the output folder ready, so that a case does not fail after all the work.
+    """Make the mask's folder and try to write into it, so that a case does not fail after all the work.
 
     Raises
     ------
     InputError
-        If a file cannot be written there, naming the folder and the user.
+        If either fails.
     """
     folder = output_dir / TUMOR_LESION_SEGMENTATION.relative_path
-    probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise InputError(
-            f"{folder}: expected a folder that user {os.getuid()} may write to, found: {error.strerror}"
-        ) from error
+        raise _unwritable(folder, error) from error
 
 
 def write_mask(mask: Volume, path: Path) -> None:
-    """Write a mask compressed, under a temporary name that becomes `path` when the file is whole.
+    """Write a mask as a compressed image that any user can read; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    mask
+        Unsigned integers, shape (z, y, x).
+    path
+        Ends in ``.mha``. An existing file is replaced.
 
     Raises
     ------
     InputError
-        If it cannot be written; nothing is left behind then.
+        If the folder or the file cannot be written.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mha")
     try:
         sitk.WriteImage(mask.to_image(), str(temporary), useCompression=True)
+        temporary.chmod(0o644)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:
+    except _ITK_ERRORS as error:
+        raise _unwritable(path.parent, error) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"{path}: expected to write the mask as user {os.getuid()}, found: {reason}") from error
+
+
+def _unwritable(folder: Path, error: Exception) -> InputError:
+    return InputError(f"{folder}: expected a folder that user {os.getuid()} can write, found {_reason(error)}")

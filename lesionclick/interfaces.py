@@ -1,118 +1,112 @@
-"""The platform's contract as data: sockets, interfaces, and which interface lies in an input folder.
-
-Where the platform wrote ``inputs.json``, its ``relative_path`` entries tell what was sent (a socket's slug may differ
-from its path); elsewhere the folders and files themselves do.
-"""
+"""The platform's sockets and interfaces as data: what lies where in `/input`, and where it goes in `/output`."""
 
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from lesionclick.errors import InputError
-
-IMAGE_SUFFIXES = (".mha", ".tif", ".tiff")
-MAX_LISTING_BYTES = 16 << 20
-"""Largest `inputs.json` that is read; it repeats the JSON inputs, which are far smaller."""
 
 
 @dataclass(frozen=True)
 class Socket:
-    """One input or output: where it lies below ``/input`` or ``/output``, and whether it is an image."""
+    """One input or output of the algorithm.
 
+    Attributes
+    ----------
+    slug
+        The platform's name of it, in messages only: the slug of a real socket may differ.
+    relative_path
+        Where it lies below `/input` or `/output`: the folder that holds an image, or the JSON file itself.
+    kind
+        ``image`` or ``json``.
+    """
+
+    slug: str
     relative_path: str
-    is_image: bool
+    kind: Literal["image", "json"]
 
 
 @dataclass(frozen=True)
 class Interface:
-    """A set of input sockets that may come together, and what is expected for it."""
+    """A set of inputs that comes together, and the outputs that it asks for."""
 
     name: str
     inputs: tuple[Socket, ...]
     outputs: tuple[Socket, ...]
 
 
-CT = Socket("images/ct", is_image=True)
-PET = Socket("images/pet", is_image=True)
-LESION_CLICKS = Socket("lesion-clicks.json", is_image=False)
-TUMOR_LESION_SEGMENTATION = Socket("images/tumor-lesion-segmentation", is_image=True)
+CT = Socket("ct", "images/ct", "image")
+PET = Socket("pet", "images/pet", "image")
+LESION_CLICKS = Socket("lesion-clicks", "lesion-clicks.json", "json")
+TUMOR_LESION_SEGMENTATION = Socket("tumor-lesion-segmentation", "images/tumor-lesion-segmentation", "image")
 
-INTERFACES = (Interface("Task 1, whole-body PET/CT", (CT, PET, LESION_CLICKS), (TUMOR_LESION_SEGMENTATION,)),)
+INTERFACES = (Interface("PET/CT", (CT, PET, LESION_CLICKS), (TUMOR_LESION_SEGMENTATION,)),)
+"""All that this algorithm answers."""
+
+LISTING = "inputs.json"
+"""The file in which the platform lists the sockets of a case."""
 
 
 def find_interface(input_dir: Path) -> Interface:
-    """Return the interface whose sockets are exactly those in the input folder.
+    """Tell which interface the case in `input_dir` belongs to.
+
+    Where `LISTING` exists, its relative paths decide; otherwise the folders in `images` and the JSON files do.
 
     Raises
     ------
     InputError
-        If the folder is missing, its ``inputs.json`` is broken, or the set of sockets is none of the known ones.
+        If the listing is broken, or the sockets are not exactly those of a known interface.
     """
     if not input_dir.is_dir():
-        raise InputError(
-            f"{input_dir}: expected the input folder, found {'a file' if input_dir.exists() else 'nothing'}"
-        )
-    listing = input_dir / "inputs.json"
-    found = _listed(listing) if listing.is_file() else _lying(input_dir)
+        raise InputError(f"{input_dir}: expected the folder of a case, found none")
+    listing = input_dir / LISTING
+    found = _listed(locate(input_dir, LISTING)) if listing.exists() else _present(input_dir)
     for interface in INTERFACES:
-        if found == {socket.relative_path for socket in interface.inputs}:
+        if sorted(found) == sorted(socket.relative_path for socket in interface.inputs):
             return interface
-    known = "; ".join(f"{i.name}: {sorted(socket.relative_path for socket in i.inputs)}" for i in INTERFACES)
-    raise InputError(f"{input_dir}: expected the inputs of a known interface ({known}), found {sorted(found)}")
+    known = "; or ".join(f"{', '.join(s.relative_path for s in one.inputs)} ({one.name})" for one in INTERFACES)
+    source = listing if listing.exists() else input_dir
+    raise InputError(f"{source}: expected {known}; found {reprlib.repr(sorted(found)) if found else 'nothing'}")
 
 
-def _listed(listing: Path) -> set[str]:
-    """Return the relative paths in an `inputs.json`."""
-    if listing.stat().st_size > MAX_LISTING_BYTES:
-        raise InputError(f"{listing}: expected at most {MAX_LISTING_BYTES} bytes, found {listing.stat().st_size}")
-    try:
-        entries = json.loads(listing.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{listing}: expected JSON, found {type(error).__name__}: {error}") from error
-    if not isinstance(entries, list):
-        raise InputError(f"{listing}: expected a list of sockets, found {type(entries).__name__}")
-    return {_relative_path(entry, f"{listing}, entry {i}") for i, entry in enumerate(entries)}
-
-
-def _relative_path(entry: Any, where: str) -> str:
-    socket = entry.get("socket") if isinstance(entry, dict) else None
-    path = socket.get("relative_path") if isinstance(socket, dict) else None
-    if not isinstance(path, str):
-        raise InputError(f"{where}: expected an object with socket.relative_path, found {str(entry)[:80]}")
-    return path
-
-
-def _lying(input_dir: Path) -> set[str]:
-    """Return the relative paths of the image folders and JSON files in the input folder."""
-    images = {f"images/{path.name}" for path in input_dir.glob("images/*") if path.is_dir()}
-    return images | {path.name for path in input_dir.glob("*.json")}
-
-
-def find_image(input_dir: Path, socket: Socket) -> Path:
-    """Return the one image file of a socket.
+def locate(input_dir: Path, relative_path: str) -> Path:
+    """Return a path in `input_dir`.
 
     Raises
     ------
     InputError
-        If there is no image or more than one, or the file is a link that leads out of the input folder.
+        If symbolic links lead from there out of `input_dir`.
     """
-    folder = input_dir / socket.relative_path
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if len(found) != 1:
-        names = [path.name for path in sorted(folder.glob("*"))] if folder.is_dir() else "no such folder"
-        raise InputError(f"{folder}: expected exactly one image ({', '.join(IMAGE_SUFFIXES)}), found {names}")
-    return _inside(input_dir, found[0])
-
-
-def find_json(input_dir: Path, socket: Socket) -> Path:
-    """Return the JSON file of a socket; a link that leads out of the input folder is refused with InputError."""
-    return _inside(input_dir, input_dir / socket.relative_path)
-
-
-def _inside(input_dir: Path, path: Path) -> Path:
-    if not path.resolve().is_relative_to(input_dir.resolve()):
-        raise InputError(f"{path}: expected a file in the input folder, found a link to {path.resolve()}")
+    path = input_dir / relative_path
+    try:
+        root, resolved = input_dir.resolve(), path.resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself is a RuntimeError
+        raise InputError(f"{path}: expected a path that can be followed, found {error}") from error
+    if not resolved.is_relative_to(root):
+        raise InputError(f"{path}: expected a path inside {root}, found a link to {resolved}")
     return path
+
+
+def _listed(listing: Path) -> list[str]:
+    try:
+        content = json.loads(listing.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{listing}: expected a JSON list of sockets, found {error}") from error
+    try:
+        return [str(PurePosixPath(entry["socket"]["relative_path"])) for entry in content]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{listing}: expected a list of objects with socket and its relative_path, found {reprlib.repr(content)}"
+        ) from error
+
+
+def _present(input_dir: Path) -> list[str]:
+    try:
+        folders = [path for path in input_dir.glob("images/*") if path.is_dir()]
+        return [path.relative_to(input_dir).as_posix() for path in (*folders, *input_dir.glob("*.json"))]
+    except OSError as error:
+        raise InputError(f"{input_dir}: expected a readable folder, found {error}") from error
