@@ -4,17 +4,18 @@
 #   out/model.tar.gz         the folder MODEL (default: resources/task1), to be unpacked at /opt/ml/model
 set -euo pipefail
 cd "$(dirname "$0")"
-engine=${CONTAINER_ENGINE:-docker}
-image=${IMAGE:-lesionclick:latest}
+. test/environment.sh
 model=${MODEL:-resources/task1}
 
+require_engine
 if [ ! -f "$model/plans.json" ]; then
   echo "error: MODEL: expected a model folder with plans.json, found none in '$model'" >&2
   exit 1
 fi
 mkdir -p out
-# a broken upload is found late: the final name appears only when all is written
-"$engine" save "$image" | gzip >out/lesionclick.tar.gz.part
+# A broken upload is found late: the final names appear only when all is written.
+trap 'rm -f out/*.tar.gz.part' EXIT
+"$CONTAINER_ENGINE" save "$IMAGE" | gzip >out/lesionclick.tar.gz.part
 mv out/lesionclick.tar.gz.part out/lesionclick.tar.gz
 tar -C "$model" -czf out/model.tar.gz.part .
 mv out/model.tar.gz.part out/model.tar.gz

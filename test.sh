@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Replays the sample cases against the container as the platform does, compares each score with the expected one, and
-# checks how the container fails. Exits with another code than 0 on any difference. Builds the image if there is none.
-# Takes CONTAINER_ENGINE, BASE_IMAGE and IMAGE, as build.sh does.
+# checks how the container fails. Exits with another code than 0 on any difference. Builds the image if there is none;
+# after a change, run ./build.sh first. Takes CONTAINER_ENGINE, BASE_IMAGE and IMAGE, as build.sh does.
 set -euo pipefail
 cd "$(dirname "$0")"
 . test/environment.sh
-export CONTAINER_ENGINE=${CONTAINER_ENGINE:-docker} IMAGE=${IMAGE:-lesionclick:latest}
 
-if ! "$CONTAINER_ENGINE" image inspect "$IMAGE" >/dev/null; then
+require_engine
+if ! "$CONTAINER_ENGINE" image inspect "$IMAGE" >/dev/null 2>&1; then
   stage "Build of $IMAGE"
   ./build.sh
 fi

@@ -1,10 +1,13 @@
 # shellcheck shell=bash
-# Sourced by demo.sh, check.sh and test.sh, from the repository's root.
-#   stage TEXT    print a heading
-#   setup         make .venv with the package and its tools; quick where it is up to date
-#   $python       the Python in it
+# Sourced by the scripts at the top level, from there.
+#   stage TEXT        print a heading
+#   setup             make .venv with the package and its tools; quick where it is up to date
+#   $python           the Python in it
+#   require_engine    stop where the container engine is missing
+#   $CONTAINER_ENGINE, $IMAGE    with their defaults
 
 python=.venv/bin/python
+export CONTAINER_ENGINE=${CONTAINER_ENGINE:-docker} IMAGE=${IMAGE:-lesionclick:latest}
 
 stage() {
   printf '\n==> %s\n' "$*"
@@ -40,4 +43,11 @@ setup() {
   "$python" -m pip install --quiet --disable-pip-version-check --constraint requirements.txt \
     torch==2.13.0 --editable '.[dev]'
   echo "$wanted" >"$stamp"
+}
+
+require_engine() {
+  if ! command -v "$CONTAINER_ENGINE" >/dev/null; then
+    echo "error: CONTAINER_ENGINE: expected a command on PATH, found no '$CONTAINER_ENGINE'" >&2
+    return 1
+  fi
 }
