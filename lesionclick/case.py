@@ -152,13 +152,11 @@ def _read_header(path: Path) -> tuple[Grid, int]:
     if not 0 < voxels <= MAX_VOXELS:
         raise InputError(f"{path}: expected 1 to {MAX_VOXELS} voxels, found {voxels} in size (x, y, z) {grid.size_xyz}")
     litres = voxels * grid.voxel_ml / 1000
-    if not min(grid.spacing_xyz) >= MIN_SPACING_MM or not litres <= MAX_LITRES:
+    if min(grid.spacing_xyz) < MIN_SPACING_MM or litres > MAX_LITRES:
         raise InputError(
             f"{path}: expected voxels of at least {MIN_SPACING_MM} mm and an image of at most {MAX_LITRES:.0f} litres, "
             f"found {litres:.3g} litres and {grid}"
         )
-    if not all(map(math.isfinite, grid.origin_xyz + grid.direction)):
-        raise InputError(f"{path}: expected a finite origin and direction, found {grid}")
     return grid, sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
 
 
