@@ -1,0 +1,228 @@
+"""An nnU-Net v2 model folder, loaded: preprocess, predict, and bring the result back onto the PET's grid."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from lesionclick import sliding_window
+from lesionclick.clicks import BACKGROUND, TUMOR, Click, indices_zyx
+from lesionclick.images import Volume
+from lesionclick.model_folder import ModelFolder, read_model_folder
+from lesionclick.prompts import encode, to_network_grid
+
+logger = logging.getLogger(__name__)
+
+PLATFORM_MODEL = Path("/opt/ml/model")
+RESOURCES = Path(__file__).resolve().parents[1] / "resources"
+
+OUTSIDE_MARGIN = -10.0
+"""Margin of voxels that are not predicted: sure background (5e-5 as a probability), yet in the range of logits, so
+that interpolation and corrections around it stay mild."""
+
+# Thresholds of the body: air and lung lie below -500 HU, and even the lungs take up more than SUV 0.3.
+BODY_HU = -500.0
+BODY_SUV = 0.3
+
+
+def find_model_folder(argument: Path | None, task: str = "task1") -> Path:
+    """Return the model folder to use: `argument`, else the platform's where it holds a model, else the embedded one."""
+    if argument is not None:
+        return argument
+    return PLATFORM_MODEL if (PLATFORM_MODEL / "plans.json").is_file() else RESOURCES / task
+
+
+@dataclass(frozen=True)
+class _NetworkInput:
+    """What a network sees of a case, and the way back.
+
+    `images` has the shape (C, z, y, x) of the network's grid; `needed`, of the same grid, tells where a prediction is
+    wanted (None: everywhere). The others belong to the transposed image: its shape, the half-open bounds (low, high)
+    of the part that nnU-Net cropped, and its voxel size in mm.
+    """
+
+    images: Tensor
+    needed: Tensor | None
+    shape: tuple[int, ...]
+    bounds: tuple[tuple[int, int], ...]
+    spacing: tuple[float, ...]
+
+    @property
+    def window(self) -> tuple[slice, ...]:
+        return tuple(slice(low, high) for low, high in self.bounds)
+
+
+class Model:
+    """A loaded nnU-Net model: one network per fold, its plans, and the encoding of its clicks.
+
+    The images of the case that came last are kept preprocessed, because the steps of an interactive session send the
+    same CT and PET again and again. They are recognised by a hash of their content. This holds for models whose clicks
+    are encoded on the network's grid (stage ``network``); with stage ``image`` the clicks go through nnU-Net's
+    preprocessing together with the images, as in their training.
+    """
+
+    def __init__(self, content: ModelFolder, device: torch.device) -> None:
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all tiles have one shape, so the search pays off
+        self.networks = tuple(network.to(device).eval() for network in content.networks)
+        self.plans = content.plans
+        self.configuration = content.configuration
+        self.dataset = content.dataset
+        self.prompt = content.prompt
+        self.device = device
+        self._latest: tuple[str, _NetworkInput] | None = None
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | None = None, trust_checkpoint: bool = False) -> Model:
+        """Load a model folder; see `lesionclick.model_folder.read_model_folder`.
+
+        Parameters
+        ----------
+        folder
+            The model folder.
+        device
+            Where to predict; by default CUDA where there is one, else the CPU with a warning.
+        trust_checkpoint
+            Let checkpoints run any code that they hold.
+
+        Raises
+        ------
+        ModelError
+            If something is missing, broken, of an unknown kind, or refused.
+        """
+        with _stage(f"load model {folder}"):
+            return cls(read_model_folder(folder, trust_checkpoint), device or _default_device())
+
+    def predict_margin(self, ct: Volume, pet: Volume, clicks: tuple[Click, ...]) -> Volume:
+        """Return by how much the lesion's logit exceeds the background's.
+
+        Parameters
+        ----------
+        ct, pet
+            CT in HU and PET in SUV on one grid.
+        clicks
+            Clicks in voxel indices of that grid.
+
+        Returns
+        -------
+        Volume
+            Float32 on the PET's grid; above zero where the model sees a lesion. `OUTSIDE_MARGIN` where nothing was
+            predicted: outside the part that nnU-Net crops to and, with stage ``network``, in tiles without body.
+        """
+        indices = [indices_zyx(clicks, name, pet.grid.shape_zyx) for name in (TUMOR, BACKGROUND)]
+        if self.prompt.stage == "image":
+            uptake = torch.from_numpy(pet.array.astype(np.float32))
+            prompts = encode(self.prompt, indices[0], indices[1], uptake, pet.grid.spacing_zyx)
+            channels = np.concatenate([ct.array[None], pet.array[None], prompts.numpy()])
+            case = self._preprocess(channels, pet.grid.spacing_zyx)
+            data = case.images
+        else:
+            case = self._prepare(ct, pet)
+            tumor, background = (self._to_network_grid(points, case) for points in indices)
+            prompts = encode(self.prompt, tumor, background, case.images[1], self.configuration.spacing)
+            data = torch.cat([case.images, prompts])
+        with _stage(f"predict {'x'.join(map(str, data.shape[1:]))} voxels"):
+            logits = self._predict_logits(data, case.needed)
+        with _stage("resample prediction"):
+            return Volume(self._to_image_grid(logits, case), pet.grid)
+
+    def _prepare(self, ct: Volume, pet: Volume) -> _NetworkInput:
+        """Preprocess CT and PET and find the body; take them from the latest case where they are the same."""
+        content = hashlib.blake2b(repr((ct.array.dtype, pet.array.dtype, pet.grid)).encode())
+        for volume in (ct, pet):
+            content.update(np.ascontiguousarray(volume.array).data)
+        key = content.hexdigest()
+        if self._latest is None or self._latest[0] != key:
+            body = (ct.array > BODY_HU) | (pet.array > BODY_SUV)
+            case = self._preprocess(np.stack([ct.array, pet.array]), pet.grid.spacing_zyx, body)
+            self._latest = key, case
+        return self._latest[1]
+
+    def _preprocess(
+        self, channels: NDArray[np.number], spacing_zyx: tuple[float, ...], body: NDArray[np.bool_] | None = None
+    ) -> _NetworkInput:
+        """Let nnU-Net transpose, crop, normalise and resample `channels` (C, z, y, x); carry `body` along."""
+        properties: dict[str, Any] = {"spacing": list(spacing_zyx)}
+        with _stage("preprocess"):
+            preprocessor = self.configuration.preprocessor_class(verbose=False)
+            images, _, properties = preprocessor.run_case_npy(
+                channels, None, properties, self.plans, self.configuration, self.dataset
+            )
+            case = _NetworkInput(
+                torch.from_numpy(np.asarray(images)).to(self.device),
+                None,
+                shape=tuple(properties["shape_before_cropping"]),
+                bounds=tuple((int(low), int(high)) for low, high in properties["bbox_used_for_cropping"]),
+                spacing=tuple(spacing_zyx[axis] for axis in self.plans.transpose_forward),
+            )
+            if body is None or not body.any():
+                return case
+            inside = torch.from_numpy(body.transpose(self.plans.transpose_forward)[case.window])
+            needed = _shrink_mask(inside.to(self.device), case.images.shape[1:])
+            return replace(case, needed=needed)
+
+    def _to_network_grid(self, points_zyx: NDArray[np.int64], case: _NetworkInput) -> NDArray[np.float64]:
+        transposed = points_zyx[:, list(self.plans.transpose_forward)]
+        return to_network_grid(transposed, case.bounds, case.images.shape[1:], self.prompt.align)
+
+    def _predict_logits(self, data: Tensor, needed: Tensor | None) -> Tensor:
+        """Return the mean over the folds, shape (2, z, y, x); summed in half precision on the CPU, as in nnU-Net."""
+        patch_size, mirror_axes = self.configuration.patch_size, self.prompt.mirror_axes
+        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            folds = (
+                sliding_window.predict(network, data, patch_size, 0.5, mirror_axes, needed, self.device).cpu()
+                for network in self.networks
+            )
+            return reduce(torch.add, folds) / len(self.networks)
+
+    def _to_image_grid(self, logits: Tensor, case: _NetworkInput) -> NDArray[np.float32]:
+        """Resample with the plans' function, undo crop and transposition; logits (2, z, y, x) on the network's grid.
+
+        nnU-Net rounds both resampled logits to half precision before it compares them. Stage ``image`` repeats that,
+        since such a folder shall give the voxels that nnU-Net gives; otherwise the difference alone is resampled, at
+        half the cost.
+        """
+        if self.prompt.stage == "network":
+            difference = logits[1].float() - logits[0].float()
+            logits = difference.nan_to_num(nan=OUTSIDE_MARGIN)[None]
+        cropped_shape = [high - low for low, high in case.bounds]
+        resampled = self.configuration.resampling_fn_probabilities(
+            logits, cropped_shape, self.configuration.spacing, case.spacing
+        )
+        channels = np.asarray(resampled, dtype=np.float32)
+        margin = np.full(case.shape, OUTSIDE_MARGIN, dtype=np.float32)
+        margin[case.window] = channels[-1] if len(channels) == 1 else channels[1] - channels[0]
+        return np.ascontiguousarray(margin.transpose(self.plans.transpose_backward))
+
+
+def _shrink_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Bring a mask to another shape: all voxels that overlap it, and their neighbours, which interpolation needs."""
+    pooled = functional.adaptive_max_pool3d(mask[None].float(), shape)
+    return functional.max_pool3d(pooled, 3, stride=1, padding=1)[0].bool()
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    begin = perf_counter()
+    yield
+    logger.info("%s: %.1f s", name, perf_counter() - begin)
+
+
+def _default_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    logger.warning("no CUDA device found: predicting on the CPU, which takes many times longer")
+    return torch.device("cpu")

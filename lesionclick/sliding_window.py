@@ -1,0 +1,110 @@
+"""Predict a volume tile by tile: which tiles, which of them need work, and how they are gathered. Pure torch.
+
+The tiling, the weights and the precision are nnU-Net's, so that its own predictions are matched to the voxel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations, product
+
+import torch
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
+from torch import Tensor
+from torch.nn import functional
+
+from lesionclick.errors import ModelError
+
+Tile = tuple[slice, slice, slice]
+
+
+def predict(
+    network: Callable[[Tensor], Tensor],
+    data: Tensor,
+    patch_size: Sequence[int],
+    step: float = 0.5,
+    mirror_axes: Sequence[int] = (),
+    needed: Tensor | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    r"""Apply `network` to overlapping tiles of `data` and average its outputs with Gaussian weights.
+
+    Parameters
+    ----------
+    network
+        Maps a tile of shape (1, C, \*patch_size) to one of shape (1, K, \*patch_size).
+    data
+        Shape (C, z, y, x). An axis shorter than the patch is padded with zeros, evenly on both sides.
+    patch_size
+        Shape of a tile along z, y, x.
+    step
+        Largest distance between neighbouring tiles, as a fraction of `patch_size`, above 0 and up to 1.
+    mirror_axes
+        Axes (0, 1, 2 for z, y, x) over all of whose combined flips the output of a tile is averaged.
+    needed
+        Shape (z, y, x), bool. Only tiles that hold a needed voxel are computed; needed voxels get the same result as
+        without this argument, since every tile over such a voxel holds it.
+    device
+        Where the tiles are computed and gathered; by default where `data` is.
+
+    Returns
+    -------
+    Tensor
+        Shape (K, z, y, x), half precision, on `device`. Voxels that no computed tile covers are NaN.
+
+    Raises
+    ------
+    ValueError
+        If no voxel is needed.
+    ModelError
+        If the network's output is not finite, or too large for half precision.
+    """
+    with torch.inference_mode():
+        padding = _padding(data.shape[1:], patch_size)
+        padded = functional.pad(data.to(device or data.device), padding)
+        shape = padded.shape[1:]
+        tiles = _tiles(shape, patch_size, step)
+        if needed is not None:
+            mask = functional.pad(needed.to(padded.device), padding)
+            tiles = [tile for tile in tiles if mask[tile].any()]
+        if not tiles:
+            raise ValueError("no voxel is needed, so there is nothing to predict")
+        weights = compute_gaussian(tuple(patch_size), sigma_scale=1 / 8, value_scaling_factor=10, device=padded.device)
+        weight_sum = torch.zeros(shape, dtype=torch.half, device=padded.device)
+        gathered = weight_sum.new_zeros(0)
+        for tile in tiles:
+            output = _average_flips(network, padded[:, *tile][None].contiguous(), mirror_axes)[0]
+            if not gathered.numel():
+                gathered = weight_sum.new_zeros((len(output), *shape))
+            gathered[:, *tile] += output * weights
+            weight_sum[tile] += weights
+        gathered /= weight_sum
+        if not (gathered.isfinite() == (weight_sum > 0)).all():
+            raise ModelError("the network's output is not finite in half precision; expected logits below about 1000")
+        inner = [slice(low, n - high) for low, high, n in zip(padding[4::-2], padding[5::-2], shape, strict=True)]
+        return gathered[:, *inner]
+
+
+def _padding(shape: Sequence[int], patch_size: Sequence[int]) -> list[int]:
+    """Return the padding up to the patch in the order of `torch.nn.functional.pad`: x low, x high, y low, and so on."""
+    missing = [max(patch - n, 0) for n, patch in zip(shape, patch_size, strict=True)]
+    return [side for n in reversed(missing) for side in (n // 2, n - n // 2)]
+
+
+def _tiles(shape: Sequence[int], patch_size: Sequence[int], step: float) -> list[Tile]:
+    """Return the tiles in nnU-Net's order: x fastest."""
+    starts = compute_steps_for_sliding_window(tuple(shape), tuple(patch_size), step)
+    return [
+        (slice(z, z + patch_size[0]), slice(y, y + patch_size[1]), slice(x, x + patch_size[2]))
+        for z, y, x in product(*starts)
+    ]
+
+
+def _average_flips(network: Callable[[Tensor], Tensor], tile: Tensor, mirror_axes: Sequence[int]) -> Tensor:
+    """Return the mean of the network's outputs for all combinations of flips, each flipped back."""
+    dims = [axis + 2 for axis in mirror_axes]
+    flips = [flip for count in range(1, len(dims) + 1) for flip in combinations(dims, count)]
+    total = network(tile)
+    for flip in flips:
+        total = total + network(tile.flip(flip)).flip(flip)
+    return total / (len(flips) + 1)

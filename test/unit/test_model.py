@@ -1,0 +1,357 @@
+import json
+import logging
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from model_folder import write_checkpoint, write_model_folder
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+from lesionclick import model as model_module
+from lesionclick.clicks import BACKGROUND, TUMOR, Click
+from lesionclick.errors import ModelError
+from lesionclick.images import Grid, Volume
+from lesionclick.model import OUTSIDE_MARGIN, Model, find_model_folder
+from lesionclick.prompts import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec
+
+CPU = torch.device("cpu")
+PATCH = (16, 16, 16)
+GAUSSIAN = PromptSpec(encoding="gaussian", stage="network", radius=1.5)
+
+
+@pytest.fixture(scope="session")
+def baseline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model_folder(tmp_path_factory.mktemp("baseline"), patch_size=PATCH)
+
+
+@pytest.fixture
+def folder(baseline_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(baseline_folder, tmp_path / "model"))
+
+
+def network_stage(tmp_path: Path, **options: Any) -> Model:
+    options = {"prompt": GAUSSIAN, "patch_size": PATCH, "spacing_zyx": (3.0, 3.0, 3.0), **options}
+    return Model.load(write_model_folder(tmp_path / "model", **options), CPU)
+
+
+def show_channel(channel: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A network for tests: its margin is an input channel, enlarged, and -2 where that is zero."""
+
+    def network(tile: torch.Tensor) -> torch.Tensor:
+        shown = 100 * tile[:, channel : channel + 1] - 1
+        return torch.cat([-shown, shown], dim=1)
+
+    return network
+
+
+def ct_and_pet(size_xyz: tuple[int, int, int], spacing_xyz: tuple[float, float, float]) -> tuple[Volume, Volume]:
+    """Soft tissue of SUV 1 with noise everywhere."""
+    grid = Grid(size_xyz, spacing_xyz, (1.0, 2.0, 3.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    rng = np.random.default_rng(0)
+    ct = rng.integers(1, 100, grid.shape_zyx).astype(np.int16)
+    return Volume(ct, grid), Volume(rng.uniform(0.9, 1.1, grid.shape_zyx).astype(np.float32), grid)
+
+
+def checkpoint_of(folder: Path) -> dict[str, Any]:
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    return content
+
+
+class TestLoad:
+    def test_reads_networks_and_prompt(self, tmp_path: Path) -> None:
+        folder = write_model_folder(tmp_path, prompt=SECOND_PLACE, folds=(0, 1, "all"), patch_size=PATCH)
+        model = Model.load(folder, CPU)
+        assert model.prompt == SECOND_PLACE
+        assert len(model.networks) == 3
+        assert not any(network.training for network in model.networks)
+
+    def test_channel_names_of_the_official_baseline_need_no_prompt_json(self, folder: Path) -> None:
+        assert Model.load(folder, CPU).prompt == OFFICIAL_BASELINE
+
+    def test_cpu_is_announced_by_exactly_one_warning(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert Model.load(folder).device == CPU
+        assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == [
+            "no CUDA device found: predicting on the CPU, which takes many times longer"
+        ]
+
+    def test_half_precision_weights_become_float32(self, folder: Path, tmp_path: Path) -> None:
+        half = write_model_folder(tmp_path / "half", patch_size=PATCH, weights=torch.float16)
+        full_weights = Model.load(folder, CPU).networks[0].state_dict()
+        for name, weight in Model.load(half, CPU).networks[0].state_dict().items():
+            assert torch.equal(weight, full_weights[name].half().float())
+
+    def test_best_checkpoint_stands_in_for_the_final_one(self, folder: Path) -> None:
+        (folder / "fold_0" / "checkpoint_final.pth").rename(folder / "fold_0" / "checkpoint_best.pth")
+        assert len(Model.load(folder, CPU).networks) == 1
+
+    def test_checkpoint_written_under_numpy_1(self, folder: Path) -> None:
+        path = folder / "fold_0" / "checkpoint_final.pth"
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                if name.endswith("/data.pkl"):
+                    assert content.count(b"numpy._core.multiarray") == 2
+                archive.writestr(name, content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+        assert len(Model.load(folder, CPU).networks) == 1
+
+    def test_second_decoder_is_dropped_with_one_warning(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        folder = write_model_folder(tmp_path, prompt=SECOND_PLACE, network="ResidualEncoderUNet", folds=(0, 1))
+        plain = Model.load(folder, CPU)
+        for fold in ("fold_0", "fold_1"):
+            content = torch.load(folder / fold / "checkpoint_final.pth", weights_only=False)
+            weights = content["network_weights"]
+            organs = {k.replace("decoder", "decoder_organ"): v for k, v in weights.items() if k.startswith("decoder")}
+            write_checkpoint(folder / fold, {**content, "network_weights": {**weights, **organs}})
+        caplog.clear()
+        both = Model.load(folder, CPU)
+        (warning,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        assert f"dropped {len(organs)} weights" in warning
+        for network, expected in zip(both.networks, plain.networks, strict=True):
+            for weight, other in zip(network.parameters(), expected.parameters(), strict=True):
+                assert torch.equal(weight, other)
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (Path("code-has-run"),)
+
+
+class TestUntrustedCheckpoint:
+    def test_code_is_refused_and_not_run(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        write_checkpoint(folder / "fold_0", {**checkpoint_of(folder), "extra": RunsCode()})
+        with pytest.raises(ModelError, match=r"checkpoint_final\.pth: expected tensors.*Path.*--trust-checkpoint"):
+            Model.load(folder, CPU)
+        assert not (tmp_path / "code-has-run").exists()
+        assert len(Model.load(folder, CPU, trust_checkpoint=True).networks) == 1
+        assert (tmp_path / "code-has-run").exists()
+
+    @pytest.mark.parametrize("extra", [PurePosixPath("a"), np.array([object()])], ids=["path", "object array"])
+    def test_other_types_are_refused(self, folder: Path, extra: object) -> None:
+        write_checkpoint(folder / "fold_0", {**checkpoint_of(folder), "extra": extra})
+        with pytest.raises(ModelError, match=r"checkpoint_final\.pth: expected"):
+            Model.load(folder, CPU)
+
+
+def edit_json(name: str, **changes: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        path = folder / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return edit
+
+
+def edit_configuration(**changes: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        plans = json.loads((folder / "plans.json").read_text())
+        plans["configurations"]["3d_fullres"].update(changes)
+        (folder / "plans.json").write_text(json.dumps(plans))
+
+    return edit
+
+
+def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        content = checkpoint_of(folder)
+        change(content["network_weights"])
+        write_checkpoint(folder / "fold_0", content)
+
+    return edit
+
+
+def second_fold_of_another_configuration(folder: Path) -> None:
+    content = checkpoint_of(folder)
+    content["init_args"]["configuration"] = "2d"
+    write_checkpoint(folder / "fold_1", content)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (lambda f: shutil.rmtree(f), r"plans\.json: .*FileNotFoundError"),
+    "no plans": (lambda f: (f / "plans.json").unlink(), r"plans\.json: .*FileNotFoundError"),
+    "no dataset": (lambda f: (f / "dataset.json").unlink(), r"dataset\.json: .*FileNotFoundError"),
+    "plans not JSON": (lambda f: (f / "plans.json").write_text("{"), r"plans\.json: expected a JSON object"),
+    "plans a list": (lambda f: (f / "plans.json").write_text("[]"), r"plans\.json: expected a JSON object.*list"),
+    "plans of another kind": (lambda f: (f / "plans.json").write_text("{}"), r"of nnU-Net v2, found KeyError"),
+    "prompt of another kind": (lambda f: (f / "prompt.json").write_text('{"sigma": 3}'), r"prompt\.json: unknown keys"),
+    "no prompt": (edit_json("dataset.json", channel_names={"0": "CT", "1": "PET"}), r"expected prompt\.json"),
+    "no channels": (edit_json("dataset.json", channel_names=None), r"expected channel_names"),
+    "click channels missing": (
+        lambda f: (
+            edit_json("dataset.json", channel_names={"0": "CT", "1": "PET"})(f),
+            (f / "prompt.json").write_text(OFFICIAL_BASELINE.to_json()),
+        ),
+        r"expected 4 channels.*found 2",
+    ),
+    "two kinds of lesion": (
+        edit_json("dataset.json", labels={"background": 0, "lesion": 1, "organ": 2}),
+        r"one other label, found .*organ",
+    ),
+    "regions": (
+        edit_json("dataset.json", labels={"background": 0, "a": [1, 2], "b": 2}, regions_class_order=[1, 2]),
+        r"one other label",
+    ),
+    "2D": (edit_configuration(patch_size=[16, 16]), r"expected a 3D configuration"),
+    "cascade": (edit_configuration(previous_stage="3d_lowres"), r"expected a 3D configuration that is no cascade"),
+    "reoriented images": (edit_json("plans.json", image_reader_writer="NibabelIOWithReorient"), r"keep their axes"),
+    "unknown preprocessor": (edit_configuration(preprocessor_name="Nope"), r"expected a preprocessor.*Nope"),
+    "unknown resampling": (edit_configuration(resampling_fn_probabilities="nope"), r"'nope'"),
+    "no fold": (lambda f: shutil.rmtree(f / "fold_0"), r"expected folders fold_"),
+    "empty fold": (lambda f: (f / "fold_0" / "checkpoint_final.pth").unlink(), r"fold_0: expected checkpoint_final"),
+    "checkpoint no pickle": (
+        lambda f: (f / "fold_0" / "checkpoint_final.pth").write_bytes(b"weights"),
+        r"checkpoint_final\.pth: expected an nnU-Net v2 checkpoint",
+    ),
+    "checkpoint cut off": (
+        lambda f: (f / "fold_0" / "checkpoint_final.pth").write_bytes(
+            (f / "fold_0" / "checkpoint_final.pth").read_bytes()[:9000]
+        ),
+        r"checkpoint_final\.pth: expected an nnU-Net v2 checkpoint",
+    ),
+    "checkpoint of another program": (
+        lambda f: write_checkpoint(f / "fold_0", {"state_dict": {}}),
+        r"checkpoint_final\.pth: .*KeyError: 'network_weights'",
+    ),
+    "folds of two configurations": (second_fold_of_another_configuration, r"one configuration, found \['2d', '3d_f"),
+    "weight missing": (edit_weights(lambda w: w.pop("decoder.seg_layers.1.bias")), r"1 missing.*seg_layers\.1\.bias"),
+    "weight of another shape": (
+        edit_weights(lambda w: w.update({"decoder.seg_layers.1.bias": torch.zeros(3)})),
+        r"checkpoint_final\.pth: expected weights of the network.*size mismatch",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_folder_is_refused(damage: Callable[[Path], object], message: str, folder: Path) -> None:
+    damage(folder)
+    with pytest.raises(ModelError, match=rf"(?s){message}"):
+        Model.load(folder, CPU)
+
+
+class TestFindModelFolder:
+    def test_argument_comes_first(self, tmp_path: Path) -> None:
+        assert find_model_folder(tmp_path) == tmp_path
+
+    def test_platform_folder_counts_only_with_a_model_in_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(model_module, "PLATFORM_MODEL", tmp_path)
+        assert find_model_folder(None, "task1") == model_module.RESOURCES / "task1"
+        (tmp_path / "plans.json").touch()
+        assert find_model_folder(None, "task1") == tmp_path
+
+
+class TestPredictMargin:
+    @pytest.mark.parametrize("stage", ["image", "network"])
+    @pytest.mark.parametrize(("name", "channel"), [(TUMOR, 2), (BACKGROUND, 3)])
+    def test_clicks_arrive_at_their_place(self, stage: Any, name: str, channel: int, tmp_path: Path) -> None:
+        prompt = replace(GAUSSIAN, stage=stage)
+        model = network_stage(tmp_path, prompt=prompt, transpose=(2, 0, 1))
+        model.networks = (show_channel(channel),)  # type: ignore[assignment]
+        ct, pet = ct_and_pet((30, 36, 28), (2.0, 2.5, 3.5))
+        for volume in (ct, pet):
+            volume.array[:, :7] = 0  # cropped by nnU-Net
+        clicks = (Click(name, (22.0, 16.0, 5.0)), Click(BACKGROUND if name == TUMOR else TUMOR, (4.0, 30.0, 20.0)))
+        margin = model.predict_margin(ct, pet, clicks)
+        peak_zyx = np.unravel_index(margin.array.argmax(), margin.array.shape)
+        assert np.abs(np.array(peak_zyx) - (5, 16, 22)).max() <= 1
+        assert (margin.array[:, :7] == OUTSIDE_MARGIN).all()
+
+    def test_no_click_gives_zero_channels(self, tmp_path: Path) -> None:
+        model = network_stage(tmp_path)
+        model.networks = (show_channel(2),)  # type: ignore[assignment]
+        margin = model.predict_margin(*ct_and_pet((20, 20, 20), (3.0, 3.0, 3.0)), ())
+        np.testing.assert_allclose(margin.array, -2.0, atol=1e-2)
+
+    def test_margin_is_foreground_minus_background_on_the_grid_of_the_pet(self, tmp_path: Path) -> None:
+        model = network_stage(tmp_path)
+        model.networks = (lambda tile: torch.stack([tile[:, 0] * 0 + 2, tile[:, 0] * 0 + 5], dim=1),)  # type: ignore[assignment]
+        ct, pet = ct_and_pet((21, 17, 25), (2.0, 3.5, 2.5))
+        margin = model.predict_margin(ct, pet, ())
+        assert margin.grid == pet.grid
+        assert margin.array.dtype == np.float32
+        np.testing.assert_allclose(margin.array, 3.0, atol=1e-2)
+
+    def test_folds_are_averaged(self, tmp_path: Path) -> None:
+        model = network_stage(tmp_path)
+        model.networks = tuple(
+            lambda tile, m=m: torch.stack([tile[:, 0] * 0, tile[:, 0] * 0 + m], dim=1)  # type: ignore[misc]
+            for m in (1, 4, 4)
+        )
+        margin = model.predict_margin(*ct_and_pet((16, 16, 16), (3.0, 3.0, 3.0)), ())
+        np.testing.assert_allclose(margin.array, 3.0, atol=1e-2)
+
+    def test_images_seen_before_are_not_preprocessed_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+        run_case_npy = DefaultPreprocessor.run_case_npy
+        monkeypatch.setattr(
+            DefaultPreprocessor, "run_case_npy", lambda self, *args: calls.append(1) or run_case_npy(self, *args)
+        )
+        model = network_stage(tmp_path)
+        fresh = Model.load(tmp_path / "model", CPU)
+        clicks = (Click(TUMOR, (9.0, 9.0, 9.0)),)
+        first = model.predict_margin(*ct_and_pet((20, 20, 20), (3.0, 3.0, 3.0)), ())
+        ct, pet = ct_and_pet((20, 20, 20), (3.0, 3.0, 3.0))
+        second = model.predict_margin(ct, pet, clicks)
+        assert len(calls) == 1
+        np.testing.assert_array_equal(second.array, fresh.predict_margin(ct, pet, clicks).array)
+        assert not np.array_equal(first.array, second.array)
+
+        calls.clear()
+        pet.array[3, 4, 5] += 1
+        model.predict_margin(ct, pet, clicks)
+        spaced = replace(pet.grid, spacing_xyz=(3.0, 3.0, 3.5))
+        model.predict_margin(Volume(ct.array, spaced), Volume(pet.array, spaced), clicks)
+        assert len(calls) == 2
+
+
+class TestBody:
+    @staticmethod
+    def patient() -> tuple[Volume, Volume]:
+        """A cube of tissue at one end of a long image of air."""
+        ct, pet = ct_and_pet((20, 20, 90), (3.0, 3.0, 3.0))
+        ct.array[12:] = -1000
+        pet.array[12:] = 0.01
+        return ct, pet
+
+    def test_air_is_left_out(self, tmp_path: Path) -> None:
+        margin = network_stage(tmp_path).predict_margin(*self.patient(), ())
+        assert (margin.array[:12] != OUTSIDE_MARGIN).all()
+        assert (margin.array[40:] == OUTSIDE_MARGIN).all()
+
+    def test_the_body_gets_what_it_gets_in_a_full_prediction(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        body_only = network_stage(tmp_path, spacing_zyx=(4.0, 2.0, 3.0)).predict_margin(*self.patient(), ())
+        monkeypatch.setattr(model_module, "BODY_HU", -np.inf)
+        everything = Model.load(tmp_path / "model", CPU).predict_margin(*self.patient(), ())
+        assert (everything.array != OUTSIDE_MARGIN).all()
+        np.testing.assert_array_equal(body_only.array[:12], everything.array[:12])
+
+    def test_uptake_outside_the_ct_field_of_view_counts_as_body(self, tmp_path: Path) -> None:
+        ct, pet = self.patient()
+        pet.array[85:] = 0.6
+        margin = network_stage(tmp_path).predict_margin(ct, pet, ())
+        assert (margin.array[85:] != OUTSIDE_MARGIN).all()
+        assert (margin.array[40:60] == OUTSIDE_MARGIN).all()
+
+    def test_an_image_of_air_alone_is_predicted_everywhere(self, tmp_path: Path) -> None:
+        ct, pet = self.patient()
+        ct.array[:] = -1000
+        pet.array[:] = 0.01
+        assert (network_stage(tmp_path).predict_margin(ct, pet, ()).array != OUTSIDE_MARGIN).all()
+
+    def test_an_image_stage_model_predicts_everything(self, folder: Path) -> None:
+        assert (Model.load(folder, CPU).predict_margin(*self.patient(), ()).array != OUTSIDE_MARGIN).all()

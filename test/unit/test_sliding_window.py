@@ -1,0 +1,131 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lesionclick.errors import ModelError
+from lesionclick.sliding_window import predict
+
+PATCH = (4, 6, 8)
+
+
+def two_channels(tile: Tensor) -> Tensor:
+    """A network for tests: the first channel plus one, and its negative."""
+    return torch.cat([tile[:, :1] + 1, -tile[:, :1]], dim=1)
+
+
+class Counted:
+    """A network that remembers the tiles that it was given."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
+        self.network = network
+        self.tiles: list[Tensor] = []
+
+    def __call__(self, tile: Tensor) -> Tensor:
+        self.tiles.append(tile.clone())
+        return self.network(tile)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 8), (5, 6, 17), (11, 13, 9), (3, 20, 2), (1, 1, 1)])
+@pytest.mark.parametrize("step", [0.5, 1.0])
+def test_a_constant_stays_constant_everywhere(shape: tuple[int, int, int], step: float) -> None:
+    logits = predict(two_channels, torch.full((3, *shape), 2.0), PATCH, step)
+    assert logits.dtype == torch.half
+    torch.testing.assert_close(logits[0], torch.full(shape, 3.0, dtype=torch.half), rtol=2e-3, atol=0)
+    torch.testing.assert_close(logits[1], torch.full(shape, -2.0, dtype=torch.half), rtol=2e-3, atol=0)
+
+
+def test_a_voxelwise_network_gives_its_value_at_every_voxel() -> None:
+    # whole numbers: in half precision the weights at a tile's corner are so small that fractions are rounded away
+    data = torch.randint(0, 100, (2, 7, 9, 11), generator=torch.Generator().manual_seed(0)).float()
+    logits = predict(two_channels, data, PATCH)
+    torch.testing.assert_close(logits[0], (data[0] + 1).half(), rtol=3e-3, atol=0)
+
+
+def test_tiles_lie_at_most_half_a_patch_apart_and_reach_both_ends() -> None:
+    network = Counted(two_channels)
+    positions = torch.arange(10.0).expand(1, 4, 6, 10)
+    predict(network, positions, (4, 6, 4))
+    assert [tile[0, 0, 0, 0].tolist() for tile in network.tiles] == [[n, n + 1, n + 2, n + 3] for n in (0, 2, 4, 6)]
+
+
+def test_an_image_smaller_than_the_patch_is_padded_with_zeros_around_it() -> None:
+    network = Counted(two_channels)
+    logits = predict(network, torch.full((1, 4, 6, 5), 7.0), PATCH)
+    (tile,) = network.tiles
+    assert tile.shape == (1, 1, *PATCH)
+    assert tile[0, 0, 0, 0].tolist() == [0, 7, 7, 7, 7, 7, 0, 0]
+    assert logits.shape == (2, 4, 6, 5)
+
+
+def test_the_middle_of_a_tile_counts_more_than_its_rim() -> None:
+    class Numbered:
+        calls = 0
+
+        def __call__(self, tile: Tensor) -> Tensor:
+            self.calls += 1
+            return torch.full_like(tile, float(self.calls))
+
+    line = predict(Numbered(), torch.zeros(1, 8, 8, 12), (8, 8, 8))[0, 4, 4]
+    assert (line.diff() >= 0).all()
+    assert line[4] < 1.1
+    assert line[8] > 1.9
+    assert line[6] == pytest.approx(1.5, abs=1e-2)
+
+
+def test_only_tiles_with_needed_voxels_are_computed() -> None:
+    data = torch.rand(1, 4, 6, 40, generator=torch.Generator().manual_seed(0))
+    full = Counted(two_channels)
+    everything = predict(full, data, PATCH)
+    needed = torch.zeros(4, 6, 40, dtype=torch.bool)
+    needed[1, 2, 17] = True
+    part = Counted(two_channels)
+    logits = predict(part, data, PATCH, needed=needed)
+    # tiles of 8 voxels start at 0, 4, ..., 32; those that start at 12 and 16 hold voxel 17
+    assert len(full.tiles) == 9
+    assert [tile[0, 0, 0, 0, 0] for tile in part.tiles] == [data[0, 0, 0, 12], data[0, 0, 0, 16]]
+    assert torch.equal(logits[..., 16:20], everything[..., 16:20])
+    assert logits[..., :12].isnan().all()
+    assert logits[..., 24:].isnan().all()
+    assert logits[..., 12:24].isfinite().all()
+
+
+def test_needed_voxels_get_what_they_get_without_the_argument() -> None:
+    data = torch.rand(2, 13, 17, 23, generator=torch.Generator().manual_seed(1))
+    needed = torch.rand(13, 17, 23, generator=torch.Generator().manual_seed(2)) > 0.998
+    assert needed.any()
+    network = torch.nn.Conv3d(2, 3, 3, padding=1)
+    assert torch.equal(
+        predict(network, data, PATCH, needed=needed)[:, needed], predict(network, data, PATCH)[:, needed]
+    )
+
+
+def test_needing_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no voxel is needed"):
+        predict(two_channels, torch.zeros(1, 4, 6, 8), PATCH, needed=torch.zeros(4, 6, 8, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 1, 2)])
+def test_flips_change_nothing_for_an_equivariant_network(axes: tuple[int, ...]) -> None:
+    data = torch.rand(1, 9, 11, 13, generator=torch.Generator().manual_seed(3))
+    network = Counted(two_channels)
+    mirrored = predict(network, data, PATCH, mirror_axes=axes)
+    plain = Counted(two_channels)
+    torch.testing.assert_close(mirrored, predict(plain, data, PATCH), rtol=2e-3, atol=1e-3)
+    assert len(network.tiles) == 2 ** len(axes) * len(plain.tiles)
+
+
+def test_flips_are_undone_and_averaged() -> None:
+    def index_along_x(tile: Tensor) -> Tensor:
+        return torch.arange(0.0, 16.0, 2.0).expand(tile.shape)
+
+    logits = predict(index_along_x, torch.zeros(1, *PATCH), PATCH, mirror_axes=(2,))
+    # voxel i gets the mean of 2 i and 14 - 2 i
+    torch.testing.assert_close(logits, torch.full_like(logits, 7.0), rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_logits_that_are_not_finite_in_half_precision_are_refused(value: float) -> None:
+    with pytest.raises(ModelError, match="not finite"):
+        predict(lambda tile: torch.full_like(tile, value), torch.zeros(1, 5, 6, 9), PATCH)
