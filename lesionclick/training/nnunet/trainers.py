@@ -133,6 +133,8 @@ class nnUNetTrainerClicksSmall(nnUNetTrainerClicks):  # noqa: N801
                     group["lr"] = self.learning_rate(min(share, 1.0))
                 outputs.append(self.train_step(next(self.dataloader_train)))
                 share = (time() - begin) / (60 * self.minutes)
+                if share >= 1:
+                    break
             self.on_train_epoch_end(outputs)
             with torch.no_grad():
                 self.on_validation_epoch_start()

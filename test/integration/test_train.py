@@ -1,0 +1,68 @@
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from lesionclick.case import PetCtCase
+from lesionclick.clicks import clicks_from_indices
+from lesionclick.errors import InputError, ModelError
+from lesionclick.model import Model
+from lesionclick.petct import segment
+from lesionclick.simulation.clicks import simulate
+from lesionclick.simulation.phantoms import make_phantom
+from lesionclick.training.train import export_model, train_task1
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """Two cut-out phantoms in nnU-Net's raw layout."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
+        monkeypatch.setenv(name, "")  # so that what the training sets is undone
+    folder = tmp_path / "raw" / "Dataset007_Tiny"
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    names = ["a", "b"]
+    for seed, name in enumerate(names):
+        phantom = make_phantom(seed, "fdg", lesions=6, spacing_xyz=(6.0, 6.0, 6.0), field_of_view=(0.3, 0.6))
+        for file, volume in ((f"imagesTr/{name}_0000", phantom.ct), (f"imagesTr/{name}_0001", phantom.pet)):
+            sitk.WriteImage(volume.to_image(), str(folder / f"{file}.nii.gz"))
+        sitk.WriteImage(phantom.label.to_image(), str(folder / "labelsTr" / f"{name}.nii.gz"))
+    description = {
+        "channel_names": {"0": "CT", "1": "PET"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": 2,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    (folder / "splits_final.json").write_text(json.dumps([{"train": names, "val": names}]))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::ResourceWarning")
+def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
+    folder = train_task1(dataset, "small", tmp_path / "out", "cpu", minutes=0.001, processes=1)
+
+    weights = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
+    assert all(tensor.dtype == torch.half for tensor in weights.values())
+    assert sum(tensor.numel() for tensor in weights.values()) > 1_000_000
+
+    model = Model.load(folder, torch.device("cpu"))
+    phantom = make_phantom(0, "fdg", lesions=6, spacing_xyz=(6.0, 6.0, 6.0), field_of_view=(0.4, 0.6))
+    points = simulate(phantom.label.array > 0, phantom.pet.array, np.random.default_rng(0))
+    mask = segment(PetCtCase(phantom.ct, phantom.pet, clicks_from_indices(*points), "x"), model)
+    assert mask.array[tuple(points[0].T)].all()
+    assert not mask.array[tuple(points[1].T)].any()
+
+
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"Dataset<NNN>"):
+        train_task1(tmp_path, "small", tmp_path / "out")
+
+
+def test_a_training_without_a_final_checkpoint_is_not_exported(tmp_path):
+    with pytest.raises(ModelError, match="checkpoint_final"):
+        export_model(tmp_path, tmp_path / "model")
