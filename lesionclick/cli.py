@@ -1,0 +1,239 @@
+"""The command `lesionclick`: replay, score, phantom, clicks and train.
+
+Each sub-command imports what it needs when it runs, so that none needs the extras of another. Results go
+to standard output, log and errors to standard error; the exit code tells the class of an error.
+"""
+
+import argparse
+import importlib.util
+import json
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lesionclick.errors import InputError, LesionClickError
+
+if TYPE_CHECKING:
+    from lesionclick.evaluation.replay import Replay, Run
+    from lesionclick.images import Volume
+
+ROOT = Path(__file__).parents[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return its exit code.
+
+    Returns
+    -------
+    int
+        0; 1 for bad input or scores that are not as expected; 2 for a broken model (or wrong usage, by `argparse`);
+        3 for the rest.
+    """
+    options = _parser().parse_args(arguments)
+    console = logging.StreamHandler()
+    console.setLevel(logging.DEBUG if options.verbose else logging.WARNING)
+    logging.basicConfig(level=console.level, format="%(levelname)s %(name)s: %(message)s", handlers=[console])
+    try:
+        code: int = options.command(options)
+    except LesionClickError as error:
+        logging.getLogger(__name__).debug("where the error came from", exc_info=True)
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lesionclick", description="Click-guided lesion segmentation in PET/CT.")
+    parser.add_argument("--verbose", action="store_true", help="log every stage and the origin of errors")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    replay = commands.add_parser("replay", help="run the platform's 11 steps on cases, score them, write a report")
+    replay.add_argument("input", type=Path, help="folder of cases in the platform's layout, or one case")
+    replay.add_argument("--output", type=Path, required=True, help="folder for masks, report.html, scores.json")
+    replay.add_argument("--model", type=Path, help="model folder (default: /opt/ml/model, else the embedded one)")
+    replay.add_argument("--labels", type=Path, help="folder of true masks, <case>.mha")
+    replay.add_argument("--steps", type=_steps, default=tuple(range(11)), help="such as 0,1,5,10 (default: 0 to 10)")
+    replay.add_argument("--engine", help="container engine, such as docker or podman (default: in this process)")
+    replay.add_argument("--image", help="container image, with --engine")
+    clicks = replay.add_mutually_exclusive_group()
+    clicks.add_argument("--expected", type=Path, help="scores to compare with; exit code 1 on any difference")
+    clicks.add_argument("--corrective", action="store_true", help="put each next click pair in the largest error")
+    replay.add_argument("--write-expected", type=Path, help="file to write the scores to, for --expected")
+    replay.set_defaults(command=_replay)
+
+    score = commands.add_parser("score", help="print the metrics of one mask as JSON")
+    score.add_argument("label", type=Path)
+    score.add_argument("prediction", type=Path)
+    score.set_defaults(command=_score)
+
+    phantom = commands.add_parser("phantom", help="write a digital phantom with clicks as a case")
+    phantom.add_argument("--seed", type=int, required=True)
+    phantom.add_argument("--tracer", choices=("fdg", "psma"), required=True)
+    phantom.add_argument("--output", type=Path, required=True, help="case folder")
+    phantom.add_argument("--label", type=Path, help="file for the true mask")
+    phantom.add_argument("--lesions", type=int, help="number of lesions (default: drawn)")
+    phantom.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), help="mm (default: drawn)")
+    view = "lowest and highest part of the height from mid-thigh, 0, to vertex, 1 (default: drawn)"
+    phantom.add_argument("--field-of-view", type=float, nargs=2, metavar=("LOW", "HIGH"), help=view)
+    phantom.set_defaults(command=_phantom)
+
+    simulate = commands.add_parser("clicks", help="simulate clicks for a label and a PET")
+    simulate.add_argument("label", type=Path)
+    simulate.add_argument("pet", type=Path)
+    simulate.add_argument("--output", type=Path, required=True, help="click file to write")
+    simulate.add_argument("--seed", type=int, default=42)
+    simulate.add_argument("--budget", type=int, default=10, help="clicks of each kind")
+    simulate.add_argument("--official", action="store_true", help="as the organisers' script does, quirks included")
+    simulate.set_defaults(command=_clicks)
+
+    train = commands.add_parser("train", help="train a model")
+    train.add_argument("task", choices=("task1",))
+    train.add_argument("--dataset", type=Path, required=True, help="nnU-Net raw dataset folder")
+    train.add_argument("--config", choices=("small", "standard", "large"), required=True)
+    train.add_argument("--output", type=Path, required=True)
+    train.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    train.set_defaults(command=_train)
+    return parser
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    try:
+        steps = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        steps = ()
+    if not steps or not 0 <= steps[0] <= steps[-1] <= 10:
+        raise argparse.ArgumentTypeError(f"expected numbers from 0 to 10 with commas between them, found {text!r}")
+    return steps
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from lesionclick.evaluation import expected, replay, report
+
+    cases = replay.find_cases(options.input)
+    wanted = expected.read_scores(options.expected) if options.expected else None
+    run, runner = _runner(options)
+    done = []
+    for result in replay.replay_cases(
+        cases, run, options.output, steps=options.steps, labels=options.labels, corrective=options.corrective
+    ):
+        done.append(result)
+        print(_steps_table(result), flush=True)
+    print(f"report: {report.write_report(options.output, done, run=runner)}")
+
+    scores = expected.scores_of(done)
+    if options.write_expected:
+        expected.write_scores(options.write_expected, scores)
+    if wanted is None:
+        return 0
+    if cases == [options.input]:
+        wanted = {name: steps for name, steps in wanted.items() if name == options.input.name}
+    different = expected.differences(wanted, scores, options.steps)
+    for one in different:
+        print(f"DIFFERENT  {one.case}  step {one.step:>2}  {one.measure}: expected {one.expected}, found {one.found}")
+    print(f"scores: {len(different)} differ from {options.expected}" if different else "scores: all as expected")
+    return 1 if different else 0
+
+
+def _runner(options: argparse.Namespace) -> tuple["Run", str]:
+    """Return what runs a job, and its description."""
+    if options.engine:
+        from lesionclick.evaluation.engine import Engine
+
+        if not options.image:
+            raise InputError("replay: expected --image together with --engine, found none")
+        engine = Engine.find(options.engine, options.image, options.model)
+        return engine, f"container image {options.image} under {options.engine}, {'GPU' if engine.gpu else 'CPU'}"
+
+    # the entry point is a script beside the package, not a module of it
+    spec = importlib.util.spec_from_file_location("inference", ROOT / "inference.py")
+    if spec is None or spec.loader is None or not (ROOT / "inference.py").is_file():
+        raise InputError(f"replay: expected inference.py in {ROOT}; use a checkout of the repository, or --engine")
+    inference: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(inference)
+    model = inference.init_model(options.model)
+    return lambda input_dir, output_dir: inference.run(
+        model, input_dir, output_dir
+    ), f"in one process on {model.device}"
+
+
+def _steps_table(replay: "Replay") -> str:
+    lines = [f"\n{replay.name}\nstep  clicks    DSC  FPV ml  FNV ml  seconds"]
+    for step in replay.steps:
+        values = (step.scores.dsc, step.scores.fpv_ml, step.scores.fnv_ml) if step.scores else (math.nan,) * 3
+        dsc, fpv, fnv = (
+            "-" if math.isnan(v) else f"{v:.{digits}f}" for v, digits in zip(values, (3, 2, 2), strict=True)
+        )
+        lines.append(f"{step.number:4d}{len(step.clicks):8d}{dsc:>7}{fpv:>8}{fnv:>8}{step.seconds:9.1f}")
+    return "\n".join(lines)
+
+
+def _score(options: argparse.Namespace) -> int:
+    from lesionclick.evaluation import metrics
+    from lesionclick.evaluation.replay import read_volume
+
+    label, prediction = _read_pair(options.label, options.prediction, "label", "prediction")
+    grid = read_volume(options.label).grid
+    values = asdict(metrics.score(label.array, prediction.array, grid.voxel_ml))
+    values |= asdict(metrics.surface_distances(label.array, prediction.array, grid.spacing_zyx))
+    print(json.dumps({name: None if math.isnan(value) else value for name, value in values.items()}, indent=2))
+    return 0
+
+
+def _read_pair(path_a: Path, path_b: Path, name_a: str, name_b: str) -> tuple["Volume", "Volume"]:
+    from lesionclick.evaluation.replay import read_volume
+    from lesionclick.images import require_same_grid
+
+    a, b = read_volume(path_a), read_volume(path_b)
+    require_same_grid(a, b, name_a, name_b)
+    return a, b
+
+
+def _phantom(options: argparse.Namespace) -> int:
+    from lesionclick.evaluation.samples import write_sample
+    from lesionclick.simulation.phantoms import make_phantom
+
+    phantom = make_phantom(
+        options.seed,
+        options.tracer,
+        lesions=options.lesions,
+        spacing_xyz=options.spacing and tuple(options.spacing),
+        field_of_view=options.field_of_view and tuple(options.field_of_view),
+    )
+    write_sample(phantom, options.seed, options.output, options.label)
+    print(options.output)
+    return 0
+
+
+def _clicks(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from lesionclick.clicks import clicks_from_indices, write_clicks
+    from lesionclick.simulation.clicks import official, simulate
+
+    label, pet = _read_pair(options.label, options.pet, "label", "PET")
+    truth = label.array > 0
+    try:
+        if options.official:
+            found = official(truth, pet.array, seed=options.seed, budget=options.budget)
+        else:
+            found = simulate(truth, pet.array, np.random.default_rng(options.seed), options.budget)
+    except ValueError as error:
+        raise InputError(f"{options.label}: {error}") from error
+    write_clicks(options.output, clicks_from_indices(*found))
+    print(options.output)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from lesionclick.training.train import train_task1
+
+    train_task1(options.dataset, options.config, options.output, options.device)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

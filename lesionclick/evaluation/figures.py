@@ -1,0 +1,159 @@
+"""Pictures of a replay: maximum-intensity projections with masks and clicks, as PNG."""
+
+import io
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx
+from lesionclick.evaluation.replay import Replay, Step, read_volume
+
+SUV_WINDOW = (0.0, 10.0)
+
+# Okabe and Ito's palette, which readers with any kind of colour vision can tell apart
+LABEL_COLOUR = "#E69F00"
+PREDICTION_COLOUR = "#56B4E9"
+TUMOR_COLOUR = "#D55E00"
+BACKGROUND_COLOUR = "#009E73"
+_CURVE_COLOURS = ("#0072B2", "#CC79A7", "#000000", "#E69F00", "#009E73")
+
+CORONAL, SAGITTAL = 1, 2
+"""Array axis (z, y, x) along which each view projects."""
+
+_PREDICTION_TINT = to_rgba(PREDICTION_COLOUR, 0.75)
+_MM_PER_INCH = 190.0
+_GAP_MM = 12.0
+
+
+def draw_projection(axes: Axes, replay: Replay, step: Step, along: int) -> None:
+    """Draw one projection of the PET with the label's outline, the predicted mask and the step's clicks.
+
+    The PET is inverted grey over `SUV_WINDOW`; lengths are true, by the spacing. Where the image lies along the
+    patient's axes the head is up, the patient's left is on the right of the coronal view and the front on the left of
+    the sagittal one; an oblique image is drawn along its own axes.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Where to draw.
+    replay : Replay
+        The case.
+    step : Step
+        The step whose mask and clicks are drawn.
+    along : int
+        Array axis to project along: `CORONAL` or `SAGITTAL`.
+    """
+    grid = replay.pet.grid
+    across = SAGITTAL if along == CORONAL else CORONAL
+    height, width = (grid.shape_zyx[axis] * grid.spacing_zyx[axis] for axis in (0, across))
+    extent = (0.0, width, 0.0, height)
+
+    low, high = SUV_WINDOW
+    pet = replay.pet.array.max(axis=along)
+    axes.imshow(pet, cmap="gray_r", vmin=low, vmax=high, extent=extent, origin="lower", interpolation="bilinear")
+    predicted = read_volume(step.mask).array.max(axis=along) > 0
+    axes.imshow(_tint(predicted), extent=extent, origin="lower", interpolation="nearest")
+    if replay.label is not None and replay.label.array.any():
+        outline = (replay.label.array.max(axis=along) > 0).astype(float)
+        axes.contour(outline, levels=[0.5], colors=LABEL_COLOUR, linewidths=1.0, extent=extent, origin="lower")
+    for name, marker, colour in ((BACKGROUND, "x", BACKGROUND_COLOUR), (TUMOR, "+", TUMOR_COLOUR)):
+        points_mm = (indices_zyx(step.clicks, name, grid.shape_zyx) + 0.5) * grid.spacing_zyx
+        axes.plot(
+            points_mm[:, across],
+            points_mm[:, 0],
+            marker,
+            color=colour,
+            markersize=6.5,
+            markeredgewidth=1.6,
+            path_effects=[withStroke(linewidth=3.2, foreground="white")],
+        )
+    sign_zyx = np.diag(np.reshape(grid.direction, (3, 3)))[::-1]
+    axes.set_xlim(*((width, 0) if sign_zyx[across] < 0 else (0, width)))
+    axes.set_ylim(*((height, 0) if sign_zyx[0] < 0 else (0, height)))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def projections_png(replay: Replay, step: Step) -> bytes:
+    """Draw the coronal and the sagittal projection of one step side by side.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
+    """
+    depth, breadth, height = _size_mm(replay)
+    total = breadth + _GAP_MM + depth
+    figure = Figure(figsize=(total / _MM_PER_INCH, height / _MM_PER_INCH), dpi=130, facecolor="white")
+    draw_projection(figure.add_axes((0, 0, breadth / total, 1)), replay, step, CORONAL)
+    draw_projection(figure.add_axes((1 - depth / total, 0, depth / total, 1)), replay, step, SAGITTAL)
+    return _png(figure)
+
+
+def write_picture(path: Path, replays: Sequence[Replay]) -> None:
+    """Write one wide figure: each case's coronal view at its first and last step, and the curves of DSC and FPV."""
+    widths = [_size_mm(replay)[1] / _size_mm(replay)[2] for replay in replays for _ in range(2)]
+    figure = Figure(figsize=(1.5 + 3.9 * (sum(widths) + 1.0), 4.6), dpi=130, facecolor="white", layout="constrained")
+    views, curves = figure.subfigures(1, 2, width_ratios=(sum(widths), 1.25), squeeze=False)[0]
+    for index, axes in enumerate(np.ravel(views.subplots(1, len(widths), width_ratios=widths))):
+        replay, step = replays[index // 2], replays[index // 2].steps[-(index % 2)]
+        draw_projection(axes, replay, step, CORONAL)
+        n_tumor, n_background = (sum(click.name == name for click in step.clicks) for name in (TUMOR, BACKGROUND))
+        axes.set_title(f"{replay.name.replace('_', ' ')}\n{n_tumor} + {n_background} clicks", fontsize=9)
+    views.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    _draw_curves(curves, replays)
+    path.write_bytes(_png(figure))
+
+
+def _draw_curves(figure: SubFigure, replays: Sequence[Replay]) -> None:
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, measure, title in zip(panels, ("dsc", "fpv_ml"), ("DSC", "FPV (ml)"), strict=True):
+        for replay, marker, colour in zip(replays, cycle("osD^v"), cycle(_CURVE_COLOURS), strict=False):
+            points = [(step.number, getattr(step.scores, measure)) for step in replay.steps if step.scores]
+            known = [(x, y) for x, y in points if not np.isnan(y)]
+            if known:
+                name = replay.name.replace("_", " ")
+                axes.plot(*zip(*known, strict=True), marker=marker, markersize=4, color=colour, label=name)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylim(0, 1)
+    panels[1].set_ylim(bottom=0)
+    panels[1].set_xlabel("click pairs", fontsize=9)
+    panels[1].legend(frameon=False, fontsize=8)
+
+
+def _legend() -> list[Patch | Line2D]:
+    marks = (("tumour click", "+", TUMOR_COLOUR), ("background click", "x", BACKGROUND_COLOUR))
+    return [
+        Line2D([], [], color=LABEL_COLOUR, label="label (outline)"),
+        Patch(facecolor=_PREDICTION_TINT, label="prediction"),
+        *(Line2D([], [], color=c, marker=m, linestyle="", markeredgewidth=1.6, label=text) for text, m, c in marks),
+    ]
+
+
+def _tint(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    tinted: NDArray[np.float64] = mask[..., None] * np.array(_PREDICTION_TINT)
+    return tinted
+
+
+def _size_mm(replay: Replay) -> tuple[float, float, float]:
+    """Depth (y), breadth (x) and height (z) of the image."""
+    height, depth, breadth = np.multiply(replay.pet.grid.shape_zyx, replay.pet.grid.spacing_zyx)
+    return float(depth), float(breadth), float(height)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
