@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
@@ -101,36 +101,41 @@ def projections_png(replay: Replay, step: Step) -> bytes:
 
 def write_picture(path: Path, replays: Sequence[Replay]) -> None:
     """Write one wide figure: each case's coronal view at its first and last step, and the curves of DSC and FPV."""
-    widths = [_size_mm(replay)[1] / _size_mm(replay)[2] for replay in replays for _ in range(2)]
-    figure = Figure(figsize=(1.5 + 3.9 * (sum(widths) + 1.0), 4.6), dpi=130, facecolor="white", layout="constrained")
-    views, curves = figure.subfigures(1, 2, width_ratios=(sum(widths), 1.25), squeeze=False)[0]
-    for index, axes in enumerate(np.ravel(views.subplots(1, len(widths), width_ratios=widths))):
-        replay, step = replays[index // 2], replays[index // 2].steps[-(index % 2)]
+    steps = [(replay, step) for replay in replays for step in (replay.steps[0], replay.steps[-1])]
+    ratios = [breadth / height for _, breadth, height in (_size_mm(replay) for replay, _ in steps)]
+    size = (3.9 * (sum(ratios) + 1.4), 4.8)
+    figure = Figure(figsize=size, dpi=130, facecolor="white", layout="constrained")
+    layout = figure.add_gridspec(2, len(steps) + 1, width_ratios=[*ratios, 1.3])
+    for column, (replay, step) in enumerate(steps):
+        axes = figure.add_subplot(layout[:, column])
         draw_projection(axes, replay, step, CORONAL)
         n_tumor, n_background = (sum(click.name == name for click in step.clicks) for name in (TUMOR, BACKGROUND))
-        axes.set_title(f"{replay.name.replace('_', ' ')}\n{n_tumor} + {n_background} clicks", fontsize=9)
-    views.legend(handles=_legend(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    _draw_curves(curves, replays)
+        axes.set_title(f"{_title(replay)}\n{n_tumor} + {n_background} clicks", fontsize=9)
+    for row, (measure, title) in enumerate((("dsc", "DSC"), ("fpv_ml", "FPV (ml)"))):
+        axes = figure.add_subplot(layout[row, -1])
+        axes.set_title(title, fontsize=9, loc="left")
+        _draw_curves(axes, replays, measure)
+    figure.axes[-1].set_xlabel("click pairs", fontsize=9)
+    figure.legend(handles=_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     path.write_bytes(_png(figure))
 
 
-def _draw_curves(figure: SubFigure, replays: Sequence[Replay]) -> None:
-    panels = figure.subplots(2, 1, sharex=True)
-    for axes, measure, title in zip(panels, ("dsc", "fpv_ml"), ("DSC", "FPV (ml)"), strict=True):
-        for replay, marker, colour in zip(replays, cycle("osD^v"), cycle(_CURVE_COLOURS), strict=False):
-            points = [(step.number, getattr(step.scores, measure)) for step in replay.steps if step.scores]
-            known = [(x, y) for x, y in points if not np.isnan(y)]
-            if known:
-                name = replay.name.replace("_", " ")
-                axes.plot(*zip(*known, strict=True), marker=marker, markersize=4, color=colour, label=name)
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylim(0, 1)
-    panels[1].set_ylim(bottom=0)
-    panels[1].set_xlabel("click pairs", fontsize=9)
-    panels[1].legend(frameon=False, fontsize=8)
+def _draw_curves(axes: Axes, replays: Sequence[Replay], measure: str) -> None:
+    for replay, marker, colour in zip(replays, cycle("osD^v"), cycle(_CURVE_COLOURS), strict=False):
+        points = [(step.number, getattr(step.scores, measure)) for step in replay.steps if step.scores]
+        known = [(number, value) for number, value in points if not np.isnan(value)]
+        if known:
+            axes.plot(*zip(*known, strict=True), marker=marker, markersize=4, color=colour, label=_title(replay))
+    axes.set_ylim(0, 1 if measure == "dsc" else None)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _title(replay: Replay) -> str:
+    return replay.name.replace("_", " ")
 
 
 def _legend() -> list[Patch | Line2D]:

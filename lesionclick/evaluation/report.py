@@ -93,7 +93,8 @@ def _case(replay: Replay) -> str:
     size, spacing = (" &times; ".join(f"{value:g}" for value in row) for row in (grid.size_xyz, grid.spacing_xyz))
     volume = ""
     if replay.label is not None:
-        volume = f", {(replay.label.array > 0).sum() * grid.voxel_ml:.1f} ml of lesions"
+        ml = (replay.label.array > 0).sum() * grid.voxel_ml
+        volume = f", {ml:.1f} ml of lesions" if ml else ", no lesion"
     return f"""<section class="card">
 <h2>{html.escape(replay.name)}</h2>
 <p class="quiet">{size} voxels of {spacing} mm{volume}</p>
@@ -117,7 +118,7 @@ def _charts(replay: Replay) -> str:
 
 def _chart(css: str, name: str, unit: str, points: Sequence[_Point]) -> str:
     """Draw one curve over the steps as SVG, with its values as tooltips."""
-    width, height, left, right, top, bottom = 320, 200, 38, 42, 30, 34
+    width, height, left, right, top, bottom = 320, 200, 38, 46, 30, 34
     ceiling = 1.0 if css == "dsc" else _nice_ceiling(max((y for _, y in points), default=0.0))
 
     def place(x: float, y: float) -> _Point:
@@ -148,7 +149,7 @@ def _curve(css: str, unit: str, points: Sequence[_Point], place: Callable[[float
         for (x, y), (step, value) in zip(placed, points, strict=True)
     )
     (x, y), value = placed[-1], points[-1][1]
-    last = f'<text class="name" x="{x + 8:.1f}" y="{y + 4:.1f}">{_number(value, 2)}</text>'
+    last = f'<text class="name" x="{x + 8:.1f}" y="{y + 4:.1f}">{value:.3g}</text>'
     return f'<polyline class="curve {css}-line" points="{line}"/>{dots}{last}'
 
 
