@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from model_folder import write_model_folder
 
 from lesionclick.case import PetCtCase
 from lesionclick.cli import main
@@ -80,6 +81,17 @@ def test_errors_are_one_line_with_the_exit_code_of_their_class(replay, tmp_path,
     assert replay(source=tmp_path / "empty") == 1
     lines = capsys.readouterr().err.splitlines()
     assert [line.startswith("error: ") for line in lines if "empty: expected a case" in line] == [True]
+
+
+def test_replay_in_this_process_runs_the_entry_point_with_the_model_given(cases, tmp_path):
+    model = write_model_folder(tmp_path / "model", patch_size=(16, 16, 16), spacing_zyx=(5.0, 4.0, 4.0))
+    output = tmp_path / "out"
+    arguments = ["replay", str(cases / "positive"), "--model", str(model), "--steps", "0,2", "--output", str(output)]
+    assert main(arguments) == 0
+    assert len(list((output / "positive").iterdir())) == 2
+    assert "in one process on c" in (output / "report.html").read_text()
+    (model / "plans.json").unlink()
+    assert main(arguments) == 2
 
 
 @pytest.mark.parametrize("steps", ["", "11", "-1", "one", "0-10"])
