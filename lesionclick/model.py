@@ -179,14 +179,25 @@ class Model:
         return to_network_grid(transposed, case.bounds, case.images.shape[1:], self.prompt.align)
 
     def _predict_logits(self, data: Tensor, needed: Tensor | None) -> Tensor:
-        """Return the mean over the folds, shape (2, z, y, x); summed in half precision on the CPU, as in nnU-Net."""
+        """Return the mean over the folds, shape (2, z, y, x); summed in half precision on the CPU, as in nnU-Net.
+
+        Only the bounding box of what is needed is tiled, so that tiles are not spent on the air around a body.
+        """
         patch_size, mirror_axes = self.configuration.patch_size, self.prompt.mirror_axes
+        box: tuple[slice, ...] = (slice(None),) * 3
+        if needed is not None:
+            low, high = needed.nonzero().aminmax(dim=0)
+            box = tuple(slice(a, b + 1) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+            needed = needed[box]
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             folds = (
-                sliding_window.predict(network, data, patch_size, 0.5, mirror_axes, needed, self.device).cpu()
+                sliding_window.predict(network, data[:, *box], patch_size, 0.5, mirror_axes, needed, self.device).cpu()
                 for network in self.networks
             )
-            return reduce(torch.add, folds) / len(self.networks)
+            mean = reduce(torch.add, folds) / len(self.networks)
+        logits = mean.new_full((len(mean), *data.shape[1:]), torch.nan)
+        logits[:, *box] = mean
+        return logits
 
     def _to_image_grid(self, logits: Tensor, case: _NetworkInput) -> NDArray[np.float32]:
         """Resample with the plans' function, undo crop and transposition; logits (2, z, y, x) on the network's grid.

@@ -138,10 +138,12 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
     shutil.copyfile(trained / "dataset.json", target / "dataset.json")
     for source in checkpoints:
         checkpoint = torch.load(source, map_location="cpu", weights_only=False)
-        weights = {
-            name: tensor.half() if half and tensor.is_floating_point() else tensor
-            for name, tensor in checkpoint["network_weights"].items()
+        # nnU-Net's networks name most weights twice; what was one storage stays one, also as float16
+        stored = {
+            tensor.data_ptr(): tensor.half() if half and tensor.is_floating_point() else tensor
+            for tensor in checkpoint["network_weights"].values()
         }
+        weights = {name: stored[tensor.data_ptr()] for name, tensor in checkpoint["network_weights"].items()}
         kept = {
             "network_weights": weights,
             "trainer_name": checkpoint["trainer_name"],
