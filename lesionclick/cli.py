@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = commands.add_parser("replay", help="run the platform's 11 steps on cases, score them, write a report")
     replay.add_argument("input", type=Path, help="folder of cases in the platform's layout, or one case")
-    replay.add_argument("--output", type=Path, required=True, help="folder for masks, report.html, scores.json")
+    replay.add_argument("--output", type=Path, default=Path("out/replay"), help="folder for masks and report.html")
     replay.add_argument("--model", type=Path, help="model folder (default: /opt/ml/model, else the embedded one)")
     replay.add_argument("--labels", type=Path, help="folder of true masks, <case>.mha")
     replay.add_argument("--steps", type=_steps, default=tuple(range(11)), help="such as 0,1,5,10 (default: 0 to 10)")

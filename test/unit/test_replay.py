@@ -13,7 +13,7 @@ from lesionclick.case import PetCtCase, mask_path, write_mask
 from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx, read_clicks
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation import engine as engine_module
-from lesionclick.evaluation import expected, replay
+from lesionclick.evaluation import replay
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.replay import ReplayError, find_cases, lay_out_step, replay_case, replay_cases
 from lesionclick.images import Volume
@@ -348,69 +348,3 @@ def test_a_container_that_never_ends_is_killed(cases, tmp_path, monkeypatch):
         replay_case(cases / "positive", engine, tmp_path / "out")
     run, kill = (tmp_path / "calls").read_text().splitlines()
     assert kill == f"kill {run.split()[2]}"
-
-
-# --- expected scores ----------------------------------------------------------------------------------------------
-
-
-def row(dsc: float | None = 0.5, fpv_ml: float = 1.0, fnv_ml: float | None = 100.0) -> dict:
-    return {"dsc": dsc, "fpv_ml": fpv_ml, "fnv_ml": fnv_ml}
-
-
-@pytest.mark.parametrize(
-    ("found", "measures"),
-    [
-        (row(), []),
-        (row(dsc=0.51), []),
-        (row(dsc=0.49), []),
-        (row(dsc=0.511), ["dsc"]),
-        (row(dsc=0.489), ["dsc"]),
-        (row(dsc=None), ["dsc"]),
-        (row(fpv_ml=1.3), []),
-        (row(fpv_ml=1.31), ["fpv_ml"]),
-        (row(fpv_ml=0.69), ["fpv_ml"]),
-        (row(fnv_ml=103.0), []),
-        (row(fnv_ml=97.0), []),
-        (row(fnv_ml=103.1), ["fnv_ml"]),
-        (row(fnv_ml=96.9), ["fnv_ml"]),
-        (row(0.0, 50.0, None), ["dsc", "fpv_ml", "fnv_ml"]),
-    ],
-)
-def test_differences_beyond_the_tolerance_are_found(found, measures):
-    listed = expected.differences({"a": {"0": row()}}, {"a": {"0": found}}, steps=(0,))
-    assert [one.measure for one in listed] == measures
-
-
-def test_undefined_equals_undefined():
-    empty = {"a": {"0": row(dsc=None, fnv_ml=None)}}
-    assert expected.differences(empty, empty, steps=(0,)) == []
-
-
-@pytest.mark.parametrize("absent", [{}, {"a": {}}, {"a": {"0": row()}}])
-def test_a_case_or_step_that_only_one_side_has_is_a_difference(absent):
-    full = {"a": {"0": row(), "1": row()}}
-    missing = 2 - len(absent.get("a", {}))
-    assert len(expected.differences(full, absent, steps=(0, 1))) == 3 * missing
-    assert len(expected.differences(absent, full, steps=(0, 1))) == 3 * missing
-
-
-def test_steps_that_were_not_asked_for_do_not_count():
-    assert expected.differences({"a": {"0": row(), "1": row()}}, {"a": {"0": row()}}, steps=(0,)) == []
-
-
-def test_scores_survive_the_file(cases, labels, tmp_path):
-    replays = list(replay_cases(find_cases(cases), segment, tmp_path / "out", steps=(0, 1), labels=labels))
-    scores = expected.scores_of(replays)
-    expected.write_scores(tmp_path / "new" / "scores.json", scores)
-    assert expected.read_scores(tmp_path / "new" / "scores.json") == scores
-    assert scores["negative"]["0"] == {"dsc": None, "fpv_ml": 5.12, "fnv_ml": None}
-    assert scores["positive"]["1"] == {"dsc": 1.0, "fpv_ml": 0.0, "fnv_ml": 0.0}
-
-
-@pytest.mark.parametrize("text", [None, "{", "[1]", '{"a": {"0": {"dsc": 1}}}'])
-def test_a_broken_file_of_scores_is_refused(tmp_path, text):
-    path = tmp_path / "scores.json"
-    if text:
-        path.write_text(text)
-    with pytest.raises(InputError, match=r"scores\.json: expected a JSON file of scores"):
-        expected.read_scores(path)

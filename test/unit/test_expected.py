@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+import pytest
+
+from lesionclick.errors import InputError
+from lesionclick.evaluation import expected
+from lesionclick.evaluation.metrics import Scores
+from lesionclick.evaluation.replay import Replay, Step
+from lesionclick.images import Grid, Volume
+
+
+def row(dsc: float | None = 0.5, fpv_ml: float = 1.0, fnv_ml: float | None = 100.0) -> dict:
+    return {"dsc": dsc, "fpv_ml": fpv_ml, "fnv_ml": fnv_ml}
+
+
+@pytest.mark.parametrize(
+    ("found", "measures"),
+    [
+        (row(), []),
+        (row(dsc=0.51), []),
+        (row(dsc=0.49), []),
+        (row(dsc=0.511), ["dsc"]),
+        (row(dsc=0.489), ["dsc"]),
+        (row(dsc=None), ["dsc"]),
+        (row(fpv_ml=1.3), []),
+        (row(fpv_ml=1.31), ["fpv_ml"]),
+        (row(fpv_ml=0.69), ["fpv_ml"]),
+        (row(fnv_ml=103.0), []),
+        (row(fnv_ml=97.0), []),
+        (row(fnv_ml=103.1), ["fnv_ml"]),
+        (row(fnv_ml=96.9), ["fnv_ml"]),
+        (row(0.0, 50.0, None), ["dsc", "fpv_ml", "fnv_ml"]),
+    ],
+)
+def test_differences_beyond_the_tolerance_are_found(found, measures):
+    listed = expected.differences({"a": {"0": row()}}, {"a": {"0": found}}, steps=(0,))
+    assert [one.measure for one in listed] == measures
+
+
+def test_undefined_equals_undefined():
+    empty = {"a": {"0": row(dsc=None, fnv_ml=None)}}
+    assert expected.differences(empty, empty, steps=(0,)) == []
+
+
+@pytest.mark.parametrize("absent", [{}, {"a": {}}, {"a": {"0": row()}}])
+def test_a_case_or_step_that_only_one_side_has_is_a_difference(absent):
+    full = {"a": {"0": row(), "1": row()}}
+    missing = 2 - len(absent.get("a", {}))
+    assert len(expected.differences(full, absent, steps=(0, 1))) == 3 * missing
+    assert len(expected.differences(absent, full, steps=(0, 1))) == 3 * missing
+
+
+def test_steps_that_were_not_asked_for_do_not_count():
+    assert expected.differences({"a": {"0": row(), "1": row()}}, {"a": {"0": row()}}, steps=(0,)) == []
+
+
+def test_scores_survive_the_file(tmp_path):
+    grid = Grid((1, 1, 1), (1.0, 1.0, 1.0))
+    empty = Volume(np.zeros((1, 1, 1)), grid)
+    replays = [
+        Replay("positive", empty, empty, (Step(0, (), tmp_path, Scores(0.123456, 0.0, 2.0), 1.0),)),
+        Replay("negative", empty, empty, (Step(10, (), tmp_path, Scores(math.nan, 5.12, math.nan), 1.0),)),
+        Replay("unlabelled", empty, None, (Step(0, (), tmp_path, None, 1.0),)),
+    ]
+    scores = expected.scores_of(replays)
+    assert scores == {"positive": {"0": row(0.1235, 0.0, 2.0)}, "negative": {"10": row(None, 5.12, None)}}
+    expected.write_scores(tmp_path / "new" / "scores.json", scores)
+    assert expected.read_scores(tmp_path / "new" / "scores.json") == scores
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]", '{"a": {"0": {"dsc": 1}}}'])
+def test_a_broken_file_of_scores_is_refused(tmp_path, text):
+    path = tmp_path / "scores.json"
+    if text:
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"scores\.json: expected a JSON file of scores"):
+        expected.read_scores(path)
