@@ -96,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config", choices=("small", "standard", "large"), required=True)
     train.add_argument("--output", type=Path, required=True)
     train.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    train.add_argument("--fold", default="0", help="fold of the splits, or all (default: 0)")
+    train.add_argument("--minutes", type=float, default=75.0, help="training time of small (default: 75)")
+    train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     train.set_defaults(command=_train)
     return parser
 
@@ -231,7 +234,16 @@ def _clicks(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from lesionclick.training.train import train_task1
 
-    train_task1(options.dataset, options.config, options.output, options.device)
+    folder = train_task1(
+        options.dataset,
+        options.config,
+        options.output,
+        options.device,
+        minutes=options.minutes,
+        fold=options.fold,
+        resume=options.resume,
+    )
+    print(folder)
     return 0
 
 

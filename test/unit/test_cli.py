@@ -174,8 +174,10 @@ def test_sample_images_are_rounded_and_compressed_but_not_spoiled(cases):
 def test_train_forwards_to_the_trainer(monkeypatch, tmp_path):
     calls = []
     module = types.ModuleType("lesionclick.training.train")
-    module.train_task1 = lambda *arguments: calls.append(arguments)
+    module.train_task1 = lambda *arguments, **options: calls.append((arguments, options))
     monkeypatch.setitem(sys.modules, "lesionclick.training.train", module)
     arguments = ["train", "task1", "--dataset", "data", "--config", "small", "--output", str(tmp_path)]
-    assert main(arguments) == 0
-    assert calls == [(Path("data"), "small", tmp_path, "auto")]
+    assert main([*arguments, "--minutes", "3", "--resume"]) == 0
+    assert calls == [
+        ((Path("data"), "small", tmp_path, "auto"), {"minutes": 3.0, "fold": "0", "resume": True}),
+    ]
