@@ -1,6 +1,6 @@
 """Seconds per case against nnU-Net's own predictor, with one model folder on one sample case, in one run.
 
-The folder holds a small U-Net of random weights with the official baseline's recipe of four channels. Upstream reads the
+The folder holds a small U-Net of random weights with the official recipe of four channels. Upstream reads the
 four NIfTI files and predicts as `nnUNetv2_predict` does, with its worker processes; ours takes the same case from the
 platform's layout. Both use the GPU where there is one.
 """
