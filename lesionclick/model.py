@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -49,13 +49,16 @@ def find_model_folder(argument: Path | None, task: str = "task1") -> Path:
 class _NetworkInput:
     """What a network sees of a case, and the way back.
 
-    `images` has the shape (C, z, y, x) of the network's grid; `needed`, of the same grid, tells where a prediction is
-    wanted (None: everywhere). The others belong to the transposed image: its shape, the half-open bounds (low, high)
-    of the part that nnU-Net cropped, and its voxel size in mm.
+    `images` (C, z, y, x) and `needed` (z, y, x), where a prediction is wanted (None: everywhere), are a part of the
+    network's grid, whose shape is `grid_shape`; their first voxel lies there at `origin`, which is negative where they
+    are padded. The others belong to the transposed image: its shape, the half-open bounds (low, high) of the part that
+    nnU-Net cropped, and its voxel size in mm.
     """
 
     images: Tensor
     needed: Tensor | None
+    origin: tuple[int, ...]
+    grid_shape: tuple[int, ...]
     shape: tuple[int, ...]
     bounds: tuple[tuple[int, int], ...]
     spacing: tuple[float, ...]
@@ -135,7 +138,7 @@ class Model:
             prompts = encode(self.prompt, tumor, background, case.images[1], self.configuration.spacing)
             data = torch.cat([case.images, prompts])
         with _stage(f"predict {'x'.join(map(str, data.shape[1:]))} voxels"):
-            logits = self._predict_logits(data, case.needed)
+            logits = self._predict_logits(data, case)
         with _stage("resample prediction"):
             return Volume(self._to_image_grid(logits, case), pet.grid)
 
@@ -163,7 +166,9 @@ class Model:
             )
             case = _NetworkInput(
                 torch.from_numpy(np.asarray(images)).to(self.device),
-                None,
+                needed=None,
+                origin=(0, 0, 0),
+                grid_shape=tuple(images.shape[1:]),
                 shape=tuple(properties["shape_before_cropping"]),
                 bounds=tuple((int(low), int(high)) for low, high in properties["bbox_used_for_cropping"]),
                 spacing=tuple(spacing_zyx[axis] for axis in self.plans.transpose_forward),
@@ -172,31 +177,31 @@ class Model:
                 return case
             inside = torch.from_numpy(body.transpose(self.plans.transpose_forward)[case.window])
             needed = _shrink_mask(inside.to(self.device), case.images.shape[1:])
-            return replace(case, needed=needed)
+            return _focus(replace(case, needed=needed), self.configuration.patch_size)
 
     def _to_network_grid(self, points_zyx: NDArray[np.int64], case: _NetworkInput) -> NDArray[np.float64]:
         transposed = points_zyx[:, list(self.plans.transpose_forward)]
-        return to_network_grid(transposed, case.bounds, case.images.shape[1:], self.prompt.align)
+        return to_network_grid(transposed, case.bounds, case.grid_shape, self.prompt.align) - case.origin
 
-    def _predict_logits(self, data: Tensor, needed: Tensor | None) -> Tensor:
-        """Return the mean over the folds, shape (2, z, y, x); summed in half precision on the CPU, as in nnU-Net.
+    def _predict_logits(self, data: Tensor, case: _NetworkInput) -> Tensor:
+        """Return the mean over the folds on the network's grid, shape (2, z, y, x); NaN where nothing was predicted.
 
-        Only the bounding box of what is needed is tiled, so that tiles are not spent on the air around a body.
+        The mean is taken in half precision on the CPU, as in nnU-Net.
         """
         patch_size, mirror_axes = self.configuration.patch_size, self.prompt.mirror_axes
-        box: tuple[slice, ...] = (slice(None),) * 3
-        if needed is not None:
-            low, high = needed.nonzero().aminmax(dim=0)
-            box = tuple(slice(a, b + 1) for a, b in zip(low.tolist(), high.tolist(), strict=True))
-            needed = needed[box]
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             folds = (
-                sliding_window.predict(network, data[:, *box], patch_size, 0.5, mirror_axes, needed, self.device).cpu()
+                sliding_window.predict(network, data, patch_size, 0.5, mirror_axes, case.needed, self.device).cpu()
                 for network in self.networks
             )
             mean = reduce(torch.add, folds) / len(self.networks)
-        logits = mean.new_full((len(mean), *data.shape[1:]), torch.nan)
-        logits[:, *box] = mean
+        logits = mean.new_full((len(mean), *case.grid_shape), torch.nan)
+        spans = [
+            (max(start, 0), min(start + n, full), start)
+            for start, n, full in zip(case.origin, data.shape[1:], case.grid_shape, strict=True)
+        ]
+        target = [slice(low, high) for low, high, _ in spans]
+        logits[:, *target] = mean[:, *(slice(low - start, high - start) for low, high, start in spans)]
         return logits
 
     def _to_image_grid(self, logits: Tensor, case: _NetworkInput) -> NDArray[np.float32]:
@@ -217,6 +222,25 @@ class Model:
         margin = np.full(case.shape, OUTSIDE_MARGIN, dtype=np.float32)
         margin[case.window] = channels[-1] if len(channels) == 1 else channels[1] - channels[0]
         return np.ascontiguousarray(margin.transpose(self.plans.transpose_backward))
+
+
+def _focus(case: _NetworkInput, patch_size: Sequence[int]) -> _NetworkInput:
+    """Cut a case to the bounding box of what is needed, padded with air up to the patch.
+
+    Tiles are not spent on the air around a body, and click channels are made on the padded grid, as in training; zeros
+    would mean something else in them.
+    """
+    assert case.needed is not None
+    low, high = (corner.tolist() for corner in case.needed.nonzero().aminmax(dim=0))
+    box = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
+    missing = [max(n - (b + 1 - a), 0) for a, b, n in zip(low, high, patch_size, strict=True)]
+    padding = [side for n in reversed(missing) for side in (n // 2, n - n // 2)]
+    return replace(
+        case,
+        images=functional.pad(case.images[:, *box], padding),
+        needed=functional.pad(case.needed[*box], padding),
+        origin=tuple(a - n // 2 for a, n in zip(low, missing, strict=True)),
+    )
 
 
 def _shrink_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
