@@ -341,7 +341,8 @@ class TestBody:
 
         monkeypatch.setattr(model_module.sliding_window, "predict", spy)
         network_stage(tmp_path).predict_margin(*self.patient(), ())
-        assert shapes == [(13, 20, 20)]  # 12 slices of tissue, and the neighbour that interpolation needs
+        # 12 slices of tissue and the neighbour that interpolation needs are 13, padded to the patch of 16
+        assert shapes == [(16, 20, 20)]
 
     def test_uptake_outside_the_ct_field_of_view_counts_as_body(self, tmp_path: Path) -> None:
         ct, pet = self.patient()
