@@ -344,6 +344,25 @@ class TestBody:
         # 12 slices of tissue and the neighbour that interpolation needs are 13, padded to the patch of 16
         assert shapes == [(16, 20, 20)]
 
+    def test_click_channels_are_made_on_the_padded_grid(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = []
+        predict = model_module.sliding_window.predict
+
+        def spy(network: Any, data: torch.Tensor, *args: Any) -> torch.Tensor:
+            seen.append(data)
+            return predict(network, data, *args)
+
+        monkeypatch.setattr(model_module.sliding_window, "predict", spy)
+        fields = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm")
+        folder = write_model_folder(tmp_path / "model", prompt=fields, patch_size=PATCH, spacing_zyx=(3.0, 3.0, 3.0))
+        ct, pet = ct_and_pet((16, 16, 12), (3.0, 3.0, 3.0))
+        Model.load(folder, CPU).predict_margin(ct, pet, (Click(TUMOR, (8.0, 8.0, 6.0)),))
+        far = seen[0][4]
+        # 12 slices are padded by two on either side, so that slice 6 becomes slice 8; 24 mm below it lies padding
+        assert far.shape == PATCH
+        assert far[8, 8, 8] == 1
+        assert far[0, 8, 8].item() == pytest.approx(np.exp(-24 / 30), rel=1e-5)
+
     def test_uptake_outside_the_ct_field_of_view_counts_as_body(self, tmp_path: Path) -> None:
         ct, pet = self.patient()
         pet.array[85:] = 0.6
