@@ -161,8 +161,7 @@ def _place(region: Mask, rng: np.random.Generator, budget: int, offset_voxels: i
     chosen = rng.permutation(count)[:budget]
     if len(chosen) == 0:
         return np.empty((0, 3), dtype=np.int64)
-    origins = [np.array([axis.start for axis in boxes[i]]) - 1 for i in chosen]
-    depths = [_depth(numbers[boxes[i]] == i + 1) for i in chosen]
+    origins, depths = zip(*(_depth(numbers, i + 1, boxes[i]) for i in chosen), strict=True)
 
     clicks = [(i, _pick(depth == depth.max(), rng)) for i, depth in enumerate(depths)]
     if len(clicks) < budget:
@@ -173,13 +172,19 @@ def _place(region: Mask, rng: np.random.Generator, budget: int, offset_voxels: i
     return np.stack([origins[i] + click for i, click in clicks])
 
 
-def _depth(component: Mask) -> NDArray[np.float64]:
-    """Distance of each voxel from the outside of a component that is given in its bounding box, padded by one voxel.
+def _depth(
+    numbers: NDArray[np.unsignedinteger], number: int, box: tuple[slice, ...]
+) -> tuple[Indices, NDArray[np.float64]]:
+    """Return the distance of a component's voxels from its outside, and the first voxel of that array.
 
-    Within the component this equals the transform of the full volume, only that here the image ends in outside.
+    The array is the component's bounding box and one voxel more, but not beyond the image: the border of the image is
+    not the border of a component, which may go on behind it. A component that fills its array is 1 throughout.
     """
-    depth: NDArray[np.float64] = ndimage.distance_transform_edt(np.pad(component, 1))
-    return depth
+    origin = np.array([max(axis.start - 1, 0) for axis in box], dtype=np.int64)
+    component = numbers[tuple(slice(a, axis.stop + 1) for a, axis in zip(origin, box, strict=True))] == number
+    if component.all():
+        return origin, np.ones(component.shape)
+    return origin, ndimage.distance_transform_edt(component)
 
 
 def _pick(mask: Mask, rng: np.random.Generator) -> Indices:
@@ -204,10 +209,8 @@ def _place_officially(region: Mask, draws: np.random.RandomState, budget: int, *
     clicks: list[int] = []  # all voxels as flat indices in C order over x, y, z
     sources = []
     for i in draws.choice(count, size=min(budget, count), replace=False):
-        # Unlike `_depth`, the image does not end in outside here: the box grows by one voxel, but not beyond it.
-        box = tuple(slice(max(axis.start - 1, 0), axis.stop + 1) for axis in boxes[i])
-        depth = ndimage.distance_transform_edt(numbers[box] == i + 1)
-        inside = np.argwhere(depth) + [axis.start for axis in box]
+        origin, depth = _depth(numbers, i + 1, boxes[i])
+        inside = np.argwhere(depth) + origin
         depths, voxels = depth[depth > 0], np.ravel_multi_index(tuple(inside.T), numbers.shape)
         clicks.append(voxels[depths.argmax()])
         if boundary_only:
@@ -230,6 +233,5 @@ def _centre_of_largest(region: Mask, rng: np.random.Generator) -> Indices | None
         return None
     sizes = np.bincount(numbers.ravel())[1:]
     largest = rng.choice(np.flatnonzero(sizes == sizes.max()))
-    box = ndimage.find_objects(numbers)[largest]
-    depth = _depth(numbers[box] == largest + 1)
-    return np.array([axis.start for axis in box]) - 1 + _pick(depth == depth.max(), rng)
+    origin, depth = _depth(numbers, largest + 1, ndimage.find_objects(numbers)[largest])
+    return origin + _pick(depth == depth.max(), rng)

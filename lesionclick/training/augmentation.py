@@ -14,7 +14,7 @@ from scipy import ndimage
 from lesionclick.prompts import PromptSpec, encode
 from lesionclick.simulation.clicks import corrective_pair, simulate
 
-CORRECTIVE_SHARE = 0.25
+CORRECTIVE_SHARE = 0.15
 """Share of the samples whose clicks correct a crude prediction instead of following the challenge's procedure."""
 UNPAIRED_SHARE = 0.2
 """Share of the samples whose numbers of tumour and background clicks are independent of each other."""

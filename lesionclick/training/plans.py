@@ -36,7 +36,7 @@ _SMALL: dict[str, Any] = {
     "inherits_from": "3d_fullres",
     "data_identifier": "nnUNetPlans_small",
     "batch_size": 2,
-    "patch_size": [48, 48, 48],
+    "patch_size": [64, 48, 48],
     "spacing": [3.27, 4.0, 4.0],
     "architecture": {
         "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",

@@ -4,12 +4,15 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lesionclick.errors import InputError, ModelError
+from lesionclick.model_folder import read_model_folder
 from lesionclick.training.plans import FIELDS, RECIPES, adapt_plans
 
 _LOG = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ def train_task1(
     fold: str = "0",
     processes: int = 2,
     resume: bool = False,
+    initial: Path | None = None,
 ) -> Path:
     """Train an interactive PET/CT model and export its model folder.
 
@@ -49,6 +53,8 @@ def train_task1(
         Worker processes for preprocessing.
     resume
         Continue from the last checkpoint; the data are not preprocessed again.
+    initial
+        Model folder whose first fold gives the weights to begin with; its network must be of the same architecture.
 
     Returns
     -------
@@ -59,6 +65,8 @@ def train_task1(
     ------
     InputError
         If the data set folder is not in nnU-Net's raw layout.
+    ModelError
+        If `initial` cannot be read, or its weights do not fit the network.
     """
     if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
         raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
@@ -93,9 +101,29 @@ def train_task1(
         device=chosen,
     )
     maybe_load_checkpoint(trainer, resume, validation_only=False)
+    if initial is not None and not resume:
+        trainer.initialize()
+        _take_weights(trainer.network, initial)
     trainer.run_training()
     trained = output / "results" / dataset.name / f"{recipe.trainer}__{plans_name}__{recipe.configuration}"
     return export_model(trained, output / "model")
+
+
+def _take_weights(network: nn.Module, initial: Path) -> None:
+    weights = read_model_folder(initial).networks[0].state_dict()
+    known = network.state_dict()
+    misfits = [name for name in known.keys() | weights.keys() if _shape(known, name) != _shape(weights, name)]
+    if misfits:
+        first = min(misfits)
+        raise ModelError(
+            f"{initial}: {len(misfits)} weights do not fit the planned network, such as {first}: "
+            f"expected {_shape(known, first)}, found {_shape(weights, first)}"
+        )
+    network.load_state_dict(weights)
+
+
+def _shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 def find_trainer(name: str) -> Any:
