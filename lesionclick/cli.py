@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="auto", help="auto, cpu or cuda")
     train.add_argument("--fold", default="0", help="fold of the splits, or all (default: 0)")
     train.add_argument("--minutes", type=float, default=75.0, help="training time of small (default: 75)")
+    train.add_argument("--initial", type=Path, help="model folder whose weights to begin with")
     train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     train.set_defaults(command=_train)
     return parser
@@ -242,6 +243,7 @@ def _train(options: argparse.Namespace) -> int:
         minutes=options.minutes,
         fold=options.fold,
         resume=options.resume,
+        initial=options.initial,
     )
     print(folder)
     return 0

@@ -103,13 +103,20 @@ def train_task1(
     maybe_load_checkpoint(trainer, resume, validation_only=False)
     if initial is not None and not resume:
         trainer.initialize()
-        _take_weights(trainer.network, initial)
+        take_weights(trainer.network, initial)
     trainer.run_training()
     trained = output / "results" / dataset.name / f"{recipe.trainer}__{plans_name}__{recipe.configuration}"
     return export_model(trained, output / "model")
 
 
-def _take_weights(network: nn.Module, initial: Path) -> None:
+def take_weights(network: nn.Module, initial: Path) -> None:
+    """Load the weights of a model folder's first fold into a network.
+
+    Raises
+    ------
+    ModelError
+        If the folder cannot be read, or its weights do not fit the network.
+    """
     weights = read_model_folder(initial).networks[0].state_dict()
     known = network.state_dict()
     misfits = [name for name in known.keys() | weights.keys() if _shape(known, name) != _shape(weights, name)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from model_folder import write_model_folder
 
 from lesionclick.case import PetCtCase
 from lesionclick.clicks import clicks_from_indices
@@ -12,7 +13,7 @@ from lesionclick.model import Model
 from lesionclick.petct import segment
 from lesionclick.simulation.clicks import simulate
 from lesionclick.simulation.phantoms import make_phantom
-from lesionclick.training.train import export_model, train_task1
+from lesionclick.training.train import export_model, take_weights, train_task1
 
 
 @pytest.fixture
@@ -56,6 +57,17 @@ def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
     mask = segment(PetCtCase(phantom.ct, phantom.pet, clicks_from_indices(*points), "x"), model)
     assert mask.array[tuple(points[0].T)].all()
     assert not mask.array[tuple(points[1].T)].any()
+
+    # one step from given weights, at the low rate of the warm-up, stays near them
+    tuned = train_task1(dataset, "small", tmp_path / "tuned", "cpu", minutes=0.001, processes=1, initial=folder)
+    moved = torch.load(tuned / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
+    assert 0 < max(float((moved[name].float() - weights[name].float()).abs().max()) for name in weights) < 0.01
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    folder = write_model_folder(tmp_path / "model")
+    with pytest.raises(ModelError, match=r"do not fit the planned network, such as bias: expected \(2,\), found None"):
+        take_weights(torch.nn.Conv3d(1, 2, 1), folder)
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
