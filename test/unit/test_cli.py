@@ -179,5 +179,5 @@ def test_train_forwards_to_the_trainer(monkeypatch, tmp_path):
     arguments = ["train", "task1", "--dataset", "data", "--config", "small", "--output", str(tmp_path)]
     assert main([*arguments, "--minutes", "3", "--resume"]) == 0
     assert calls == [
-        ((Path("data"), "small", tmp_path, "auto"), {"minutes": 3.0, "fold": "0", "resume": True}),
+        ((Path("data"), "small", tmp_path, "auto"), {"minutes": 3.0, "fold": "0", "resume": True, "initial": None}),
     ]
