@@ -1,8 +1,8 @@
 """Accuracy of a Task 1 model over the 11 steps: real patients kept from training, and fresh phantoms.
 
     python benchmarks/accuracy.py real --sts ../shared/data/sts
-    python benchmarks/accuracy.py phantoms --count 20
-    python benchmarks/accuracy.py negatives --count 10
+    python benchmarks/accuracy.py phantoms --count 20 --steps 0 5 10
+    python benchmarks/accuracy.py negatives --count 10 --steps 0 5 10
 
 Clicks of real patients are those of the organisers' script (seed 42); phantoms get the same procedure by their own
 seed. ``real`` also moves each patient's clicks to the places of the next patient's, where they should do harm.
@@ -10,7 +10,7 @@ seed. ``real`` also moves each patient's clicks to the places of the next patien
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ from lesionclick.simulation.clicks import official, simulate
 from lesionclick.simulation.phantoms import make_phantom
 from lesionclick.training.embedded import SPACING_XYZ, split_patients
 
-STEPS = range(11)
 FRESH_SEED = 1_000_000
 """First seed of the phantoms here; those of training count from 0."""
 
@@ -62,10 +61,10 @@ def move_clicks(clicks: tuple[Click, ...], source: Grid, target: Grid) -> tuple[
     return tuple(Click(c.name, tuple(np.floor(np.array(c.point_xyz) * scale).tolist())) for c in clicks)
 
 
-def run_steps(case: PetCtCase, label: Volume, model: Model) -> tuple[list[Scores], bool]:
-    """Return the scores of all steps, and whether the last mask holds all clicks in the label and no other."""
+def run_steps(case: PetCtCase, label: Volume, model: Model, steps: Sequence[int]) -> tuple[list[Scores], bool]:
+    """Return the scores of the steps, and whether the last mask holds all clicks in the label and no other."""
     scores = []
-    for step in STEPS:
+    for step in steps:
         clicks = at_step(case.clicks, step)
         mask = segment(PetCtCase(case.ct, case.pet, clicks, case.stem), model).array > 0
         scores.append(score(label.array > 0, mask, label.grid.voxel_ml))
@@ -75,15 +74,16 @@ def run_steps(case: PetCtCase, label: Volume, model: Model) -> tuple[list[Scores
 
 
 def report(title: str, rows: dict[str, list[Scores]]) -> None:
-    """Print the mean of each score per step, its area, and DSC of each case at steps 0 and 10."""
+    """Print the mean of each score per step, its area, and DSC of each case at the first and the last."""
     print(f"\n{title}: {len(rows)} cases")
     for field in ("dsc", "fpv_ml", "fnv_ml"):
         values = np.array([[getattr(s, field) for s in scores] for scores in rows.values()])
         if np.isnan(values).all():
             continue
         mean = np.nanmean(values, axis=0)
-        area = np.nanmean([getattr(areas(scores), field) for scores in rows.values()])
-        print(f"{field:7}" + " ".join(f"{v:7.3f}" for v in mean) + f"   area {area:.3f}")
+        all_steps = len(mean) == 11
+        area = f"   area {np.nanmean([getattr(areas(one), field) for one in rows.values()]):.3f}" if all_steps else ""
+        print(f"{field:7}" + " ".join(f"{v:7.3f}" for v in mean) + area)
     print("  ".join(f"{name} {s[0].dsc:.2f}>{s[-1].dsc:.2f}" for name, s in rows.items()))
 
 
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/sts"))
     parser.add_argument("--training-patients", action="store_true", help="real: the patients trained on instead")
     parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--steps", type=int, nargs="+", default=list(range(11)))
     parser.add_argument("--model", type=Path)
     parser.add_argument("--json", type=Path, help="also write all scores to this file")
     args = parser.parse_args()
@@ -102,16 +103,16 @@ def main() -> None:
         cases = list(real_cases(args.sts, args.training_patients))
     else:
         cases = list(phantom_cases(args.count, 0 if args.what == "negatives" else None))
-    results = {case.stem: run_steps(case, label, model) for case, label in cases}
+    results = {case.stem: run_steps(case, label, model, args.steps) for case, label in cases}
     rows = {stem: scores for stem, (scores, _) in results.items()}
     report(args.what, rows)
     held = sum(kept for _, kept in results.values())
-    print(f"all clicks respected at step 10 in {held} of {len(results)} cases")
+    print(f"all clicks respected at step {args.steps[-1]} in {held} of {len(results)} cases")
     if args.what == "real":
         moved = {}
         for (case, label), (other, _) in zip(cases, cases[1:] + cases[:1], strict=True):
             clicks = move_clicks(other.clicks, other.pet.grid, case.pet.grid)
-            moved[case.stem] = run_steps(PetCtCase(case.ct, case.pet, clicks, case.stem), label, model)[0]
+            moved[case.stem] = run_steps(PetCtCase(case.ct, case.pet, clicks, case.stem), label, model, args.steps)[0]
         report("clicks moved to another patient's places", moved)
     if args.json:
         table = {name: [vars(s) for s in scores] for name, scores in rows.items()}

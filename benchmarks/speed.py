@@ -32,7 +32,7 @@ def write_channels(case: PetCtCase, folder: Path) -> None:
     """Write CT, PET and the two heatmaps as nnU-Net wants them."""
     folder.mkdir()
     tumor, background = (indices_zyx(case.clicks, name, case.pet.grid.shape_zyx) for name in (TUMOR, BACKGROUND))
-    heatmaps = encode(OFFICIAL_BASELINE, tumor, background, torch.from_numpy(case.pet.array), (1, 1, 1)).numpy()
+    heatmaps = encode(OFFICIAL_BASELINE, tumor, background, case.pet.grid.shape_zyx, (1, 1, 1)).numpy()
     for i, array in enumerate((case.ct.array, case.pet.array, *heatmaps)):
         sitk.WriteImage(Volume(array, case.pet.grid).to_image(), str(folder / f"case_{i:04d}.nii.gz"))
 

@@ -125,17 +125,17 @@ class Model:
             Float32 on the PET's grid; above zero where the model sees a lesion. `OUTSIDE_MARGIN` where nothing was
             predicted: outside the part that nnU-Net crops to and, with stage ``network``, in tiles without body.
         """
-        indices = [indices_zyx(clicks, name, pet.grid.shape_zyx) for name in (TUMOR, BACKGROUND)]
+        tumor, background = (indices_zyx(clicks, name, pet.grid.shape_zyx) for name in (TUMOR, BACKGROUND))
         if self.prompt.stage == "image":
-            uptake = torch.from_numpy(pet.array.astype(np.float32))
-            prompts = encode(self.prompt, indices[0], indices[1], uptake, pet.grid.spacing_zyx)
+            prompts = encode(self.prompt, tumor, background, pet.grid.shape_zyx, pet.grid.spacing_zyx)
             channels = np.concatenate([ct.array[None], pet.array[None], prompts.numpy()])
             case = self._preprocess(channels, pet.grid.spacing_zyx)
             data = case.images
         else:
             case = self._prepare(ct, pet)
-            tumor, background = (self._to_network_grid(points, case) for points in indices)
-            prompts = encode(self.prompt, tumor, background, case.images[1], self.configuration.spacing)
+            moved = [self._to_network_grid(points, case) for points in (tumor, background)]
+            shape, spacing = case.images.shape[1:], self.configuration.spacing
+            prompts = encode(self.prompt, moved[0], moved[1], shape, spacing, self.device)
             data = torch.cat([case.images, prompts])
         with _stage(f"predict {'x'.join(map(str, data.shape[1:]))} voxels"):
             logits = self._predict_logits(data, case)

@@ -79,7 +79,7 @@ def read_model_folder(folder: Path, trust_checkpoint: bool = False) -> ModelFold
     """
     plans_json, dataset = (_read_json(folder / name) for name in ("plans.json", "dataset.json"))
     prompt = _read_prompt(folder, dataset)
-    checkpoints = _read_checkpoints(folder, trust_checkpoint)
+    checkpoints = read_checkpoints(folder, trust_checkpoint)
     with _broken_is_an_error(folder, "expected plans.json and dataset.json of nnU-Net v2"):
         plans = PlansManager(plans_json)
         resolved = plans.get_configuration(_configuration_name(folder, checkpoints))
@@ -131,7 +131,7 @@ def _channel_names(dataset: Mapping[str, Any]) -> list[str]:
     return list(names.values())
 
 
-def _read_checkpoints(folder: Path, trust: bool) -> dict[Path, dict[str, Any]]:
+def read_checkpoints(folder: Path, trust: bool = False) -> dict[Path, dict[str, Any]]:
     """Read one checkpoint of each fold, in the order of the folders' names."""
     folds = sorted(path for path in folder.glob("fold_*") if path.is_dir())
     if not folds:

@@ -18,12 +18,13 @@ def segment(case: PetCtCase, model: Model) -> Volume:
     grid = case.pet.grid
     margin = model.predict_margin(case.ct, case.pet, case.clicks)
     tumor, background = (indices_zyx(case.clicks, name, grid.shape_zyx) for name in (TUMOR, BACKGROUND))
-    refined = refine(margin.array, tumor, background, grid.spacing_zyx)
+    refined = refine(margin.array, tumor, background, grid.spacing_zyx, marked_once=model.prompt.marked_once)
     logger.info(
-        "click rule: corrected %d of %d tumour and %d of %d background clicks",
+        "rules: corrected %d of %d tumour and %d of %d background clicks, removed %d unmarked components",
         refined.corrected_tumor,
         len(tumor),
         refined.corrected_background,
         len(background),
+        refined.removed,
     )
     return Volume(refined.mask.astype(np.uint8), grid)

@@ -23,8 +23,13 @@ Stage = Literal["image", "network"]
 Unit = Literal["voxel", "mm"]
 Align = Literal["centre", "corner"]
 
-_CHANNELS: dict[Encoding, int] = {"gaussian": 2, "ball": 2, "fields": 8}
+_CHANNELS: dict[Encoding, int] = {"gaussian": 2, "ball": 2, "fields": 5}
 _CHOICES = {"encoding": Encoding, "stage": Stage, "unit": Unit, "align": Align}
+
+SAME_LESION_MM = 50.0
+"""Distance below which two tumour clicks are taken for clicks on one lesion, larger than most. The challenge's first
+click on a lesion is its centre, and further ones lie on its rim: the one says where to grow, the others where to stop.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class PromptSpec:
     ----------
     encoding
         ``gaussian``: the official baseline's heatmap. ``ball``: a ball with its normalised distance transform.
-        ``fields``: near and far distance, uptake relative to the clicks, and uptake weighted by the number of clicks.
+        ``fields``: near and far distance, the first click of each lesion apart from the further ones.
     stage
         ``image``: the channels are made on the PET grid, stand after CT and PET, and pass nnU-Net's preprocessing with
         them. ``network``: they are made on the network's grid and appended to the preprocessed images.
@@ -45,13 +50,14 @@ class PromptSpec:
         Unit of `radius`: ``voxel`` or ``mm``.
     reach_mm
         Length constant of the far field of ``fields``, in mm.
-    budget
-        Number of clicks per kind that stands for a fully marked case in ``fields``.
     align
         How an image index is carried to the network's grid: ``centre`` keeps voxel centres and fractions, ``corner``
         scales the index and rounds it half to even.
     mirror_axes
         Axes (of z, y, x) over whose mirrored versions a prediction is averaged.
+    marked_once
+        Whether the model's readers click each lesion once before they click any lesion again, as the challenge's do;
+        `lesionclick.refine` then knows when all lesions are marked.
     """
 
     encoding: Encoding
@@ -59,9 +65,9 @@ class PromptSpec:
     radius: float
     unit: Unit = "voxel"
     reach_mm: float = 30.0
-    budget: int = 10
     align: Align = "centre"
     mirror_axes: tuple[int, ...] = ()
+    marked_once: bool = False
 
     @property
     def n_channels(self) -> int:
@@ -87,13 +93,15 @@ class PromptSpec:
         for key, choices in _CHOICES.items():
             if key in values and values[key] not in get_args(choices):
                 raise ModelError(f"{source}: {key} must be one of {get_args(choices)}, found {values[key]!r}")
-        for key in ("radius", "reach_mm", "budget"):
+        for key in ("radius", "reach_mm"):
             value = values.get(key, 1)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000:
                 raise ModelError(f"{source}: {key} must be a number between 0 and 1000, found {value!r}")
         axes = values.get("mirror_axes", ())
         if not isinstance(axes, list | tuple) or any(type(axis) is not int or axis not in (0, 1, 2) for axis in axes):
             raise ModelError(f"{source}: mirror_axes must be a list of axes 0, 1, 2, found {axes!r}")
+        if not isinstance(once := values.get("marked_once", False), bool):
+            raise ModelError(f"{source}: marked_once must be true or false, found {once!r}")
         try:
             return cls(**{**values, "mirror_axes": tuple(axes)})  # type: ignore[arg-type]
         except TypeError as error:
@@ -111,41 +119,47 @@ def encode(
     spec: PromptSpec,
     tumor_zyx: NDArray[np.number],
     background_zyx: NDArray[np.number],
-    pet: torch.Tensor,
+    shape_zyx: Sequence[int],
     spacing_zyx: Sequence[float],
-    counts: tuple[int, int] | None = None,
+    device: torch.device | None = None,
 ) -> torch.Tensor:
-    """Turn clicks into channels on the grid of `pet`.
+    """Turn clicks into channels.
 
     Parameters
     ----------
     spec
         The encoding and its parameters.
     tumor_zyx, background_zyx
-        Voxel indices of the clicks, shape (n, 3).
-    pet
-        Uptake on the grid of the channels, shape (z, y, x); values matter to ``fields`` only.
+        Voxel indices of the clicks, shape (n, 3); their order matters to ``fields`` only.
+    shape_zyx
+        Shape (z, y, x) of the channels.
     spacing_zyx
         Voxel size in mm.
-    counts
-        Numbers of tumour and background clicks in the whole case, where `pet` is only a part of it; by default the
-        numbers of the points given.
+    device
+        Where the channels are made.
 
     Returns
     -------
     torch.Tensor
-        Shape (`spec.n_channels`, z, y, x), float32, on the device of `pet`; tumour before background in each pair.
+        Shape (`spec.n_channels`, z, y, x), float32. Tumour before background; ``fields``: near the first clicks of
+        lesions, near further ones, near background clicks, far from tumour clicks, far from background clicks.
     """
-    shape = tuple(pet.shape)
+    shape = tuple(shape_zyx)
     kinds = [np.asarray(points, dtype=np.float64).reshape(-1, 3) for points in (tumor_zyx, background_zyx)]
-    if spec.encoding == "fields":
-        fractions = [n / spec.budget for n in counts or (len(kinds[0]), len(kinds[1]))]
-        pairs = [_fields(spec, points, pet, spacing_zyx) for points in kinds]
-        weighted = torch.stack([pet * min(fraction, 1.0) for fraction in fractions])
-        return torch.cat([torch.stack(pair) for pair in zip(*pairs, strict=True)] + [weighted]).float()
     radius = spec.radius / np.asarray(spacing_zyx) if spec.unit == "mm" else np.full(3, spec.radius)
+    if spec.encoding == "fields":
+        tumor, background = kinds
+        first = _is_first_of_lesion(tumor, spacing_zyx)
+        distances = [
+            _distance_mm(points, shape, spacing_zyx, device) for points in (tumor[first], tumor[~first], background)
+        ]
+        sigma = float(np.mean(radius * np.asarray(spacing_zyx)))
+        # cut off at 5 sigma: the tail would be denormal numbers, which slow a CPU's convolutions tenfold
+        near = [torch.where(d < 5 * sigma, torch.exp(-((d / sigma) ** 2) / 2), 0.0) for d in distances]
+        far = [torch.exp(-d / spec.reach_mm) for d in (torch.minimum(*distances[:2]), distances[2])]
+        return torch.stack(near + far)
     paint = gaussian if spec.encoding == "gaussian" else ball
-    return torch.from_numpy(np.stack([paint(points, shape, radius) for points in kinds])).to(pet.device)
+    return torch.from_numpy(np.stack([paint(points, shape, radius) for points in kinds])).to(device)
 
 
 def gaussian(points_zyx: Points, shape_zyx: tuple[int, ...], sigma_zyx: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -177,34 +191,24 @@ def ball(points_zyx: Points, shape_zyx: tuple[int, ...], radius_zyx: NDArray[np.
     return canvas[tuple(slice(h + 1, h + 1 + n) for n, h in zip(shape_zyx, half, strict=True))]
 
 
-def _fields(
-    spec: PromptSpec, points_zyx: Points, pet: torch.Tensor, spacing_zyx: Sequence[float]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return near field, far field and uptake relative to the clicks, each (z, y, x); zeros without a click.
+def _is_first_of_lesion(points_zyx: Points, spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
+    """Tell which clicks have no earlier one within `SAME_LESION_MM`, in the order in which they were made."""
+    places = points_zyx * np.asarray(spacing_zyx)
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    near: NDArray[np.bool_] = np.tril(distance < SAME_LESION_MM, k=-1).any(axis=1)
+    return ~near
 
-    The relative uptake is the difference to the uptake at the clicks, averaged with weights that fall with distance:
-    clicks on a lesion's rim tell the uptake at which this reader draws the contour here.
-    """
-    if len(points_zyx) == 0:
-        zeros = torch.zeros_like(pet)
-        return zeros, zeros, zeros
-    sigma = torch.tensor(spec.radius if spec.unit == "mm" else spec.radius * float(np.mean(spacing_zyx)))
-    axes = [torch.arange(n, device=pet.device, dtype=torch.float32) for n in pet.shape]
-    nearest = torch.full_like(pet, torch.inf)
-    total = torch.zeros_like(pet)
-    reference = torch.zeros_like(pet)
-    for point in points_zyx:
-        z, y, x = (((axis - p) * s) ** 2 for axis, p, s in zip(axes, point.tolist(), spacing_zyx, strict=True))
-        squared = z[:, None, None] + y[:, None] + x
-        nearest = torch.minimum(nearest, squared)
-        weight = torch.exp(squared.sqrt_().div_(-spec.reach_mm))
-        total += weight
-        voxel = tuple(int(np.clip(np.rint(p), 0, n - 1)) for p, n in zip(point, pet.shape, strict=True))
-        reference += weight * pet[voxel]
-    # cut off at 5 sigma: the tail would be denormal numbers, which slow a CPU's convolutions tenfold
-    near = torch.where(nearest < (5 * sigma) ** 2, torch.exp(-nearest / (2 * sigma**2)), 0.0)
-    far = torch.exp(-nearest.sqrt() / spec.reach_mm)
-    return near, far, pet - reference / total
+
+def _distance_mm(
+    points_zyx: Points, shape: tuple[int, ...], spacing_zyx: Sequence[float], device: torch.device | None
+) -> torch.Tensor:
+    """Return the distance to the nearest point in mm, shape (z, y, x); infinite without a point."""
+    axes = [torch.arange(n, device=device, dtype=torch.float32) for n in shape]
+    nearest = torch.full(shape, torch.inf, device=device)
+    for point in points_zyx.tolist():
+        z, y, x = (((axis - p) * s) ** 2 for axis, p, s in zip(axes, point, spacing_zyx, strict=True))
+        torch.minimum(nearest, z[:, None, None] + y[:, None] + x, out=nearest)
+    return nearest.sqrt_()
 
 
 def _inside(points_zyx: Points, shape_zyx: tuple[int, ...]) -> NDArray[np.int64]:

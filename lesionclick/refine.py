@@ -1,4 +1,4 @@
-"""The rule after the network: every tumour click lies in the mask, every background click outside it."""
+"""The rules after the network: what was clicked counts, and once all is marked, what was not clicked does not."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 LENGTH_MM = 12.0
 """Standard deviation of the correction around a click in mm, about the distance between two readers' contours."""
 MARGIN = 1.0
 """Logit that a corrected click gets: sure enough to survive resampling, and no more."""
+REPEATS = 2
+"""Number of further clicks on lesions that were clicked before, from which on all lesions are taken to be marked. One
+may come from two lesions that the mask joins.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,14 @@ class Refined:
         Shape (z, y, x), bool.
     corrected_tumor, corrected_background
         Numbers of clicks of each kind that the network alone had on the wrong side.
+    removed
+        Number of components that were removed because all lesions are marked.
     """
 
     mask: NDArray[np.bool_]
     corrected_tumor: int
     corrected_background: int
+    removed: int = 0
 
 
 def refine(
@@ -36,14 +44,19 @@ def refine(
     tumor_zyx: NDArray[np.int64],
     background_zyx: NDArray[np.int64],
     spacing_zyx: Sequence[float],
+    *,
+    marked_once: bool = False,
 ) -> Refined:
-    """Correct the network's logits around the clicks that they contradict, and threshold them.
+    """Correct the network's logits around the clicks that they contradict, threshold them, and drop what is unmarked.
 
     The clicks that lie on the wrong side are residuals of a Gaussian process over the logits: a smooth correction with
     standard deviation `LENGTH_MM` brings each of them to `MARGIN` on its own side, and fades out around it (simple
     kriging; Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 2.23). Clicks on the right
     side are residuals of zero, so that a correction does not turn them over. The clicked voxels themselves are set in
     any case; where one voxel is clicked as both, tumour wins.
+
+    Readers who click each lesion once before they click any lesion again, as the challenge's do, tell with the second
+    round that all lesions are marked. From `REPEATS` such clicks on, components without a tumour click are removed.
 
     Parameters
     ----------
@@ -53,11 +66,13 @@ def refine(
         Voxel indices inside the image, shape (n, 3).
     spacing_zyx
         Voxel size in mm.
+    marked_once
+        Whether readers click each lesion once before they click any lesion again.
 
     Returns
     -------
     Refined
-        The mask, and how many clicks were corrected.
+        The mask, and how often the rules acted.
     """
     points = np.concatenate([tumor_zyx, background_zyx]).reshape(-1, 3)
     side = np.repeat([1.0, -1.0], [len(tumor_zyx), len(background_zyx)])
@@ -69,7 +84,21 @@ def refine(
         mask = (margin + _correction(points, residual, margin.shape, spacing_zyx)) > 0
         mask[tuple(np.asarray(background_zyx).reshape(-1, 3).T)] = False
         mask[tuple(np.asarray(tumor_zyx).reshape(-1, 3).T)] = True
-    return Refined(mask, int(wrong[side > 0].sum()), int(wrong[side < 0].sum()))
+    removed = _remove_unmarked(mask, tumor_zyx) if marked_once else 0
+    return Refined(mask, int(wrong[side > 0].sum()), int(wrong[side < 0].sum()), removed)
+
+
+def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64]) -> int:
+    """Remove components without a click from `mask` where all are marked, and return their number."""
+    places = np.unique(tumor_zyx, axis=0)
+    if len(places) <= REPEATS:
+        return 0
+    numbers, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    marked = np.unique(numbers[tuple(places.T)])
+    if len(places) - len(marked) < REPEATS:
+        return 0
+    mask &= np.isin(numbers, marked)
+    return int(count - len(marked))
 
 
 def _correction(

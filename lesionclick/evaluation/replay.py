@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 STEPS = tuple(range(11))
 """The challenge's steps: step 0 has no click, step 10 has ten of each kind."""
 
-_CLICK_RULE = re.compile(r"click rule: corrected (\d+) of \d+ tumour and (\d+) of \d+ background clicks")
-"""The line in which `lesionclick.petct` logs how often its rule acted."""
+_RULES = re.compile(r"rules: corrected (\d+) of \d+ tumour and (\d+) of \d+ background clicks, removed (\d+) unmarked")
+"""The line in which `lesionclick.petct` logs how often its rules acted."""
 
 Run = Callable[[Path, Path], object]
 """Handles the case in the first folder and leaves its mask in the second, or raises."""
@@ -60,8 +60,9 @@ class Step:
         Where there is a label.
     seconds : float
         How long it took.
-    corrected : (int, int), optional
-        Tumour and background clicks that the network alone had on the wrong side, where the job's log tells.
+    acted : (int, int, int), optional
+        How often the rules after the network acted, where the job's log tells: tumour and background clicks that were
+        corrected, components that were removed.
     """
 
     number: int
@@ -69,7 +70,7 @@ class Step:
     mask: Path
     scores: Scores | None
     seconds: float
-    corrected: tuple[int, int] | None = None
+    acted: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def replay_case(
             raise ReplayError(f"{folder.name}, step {number}: {type(error).__name__}: {error}") from error
         prediction = read_volume(mask)
         scores = score(truth.array, prediction.array, prediction.grid.voxel_ml) if truth else None
-        done.append(Step(number, given, mask, scores, seconds, _find_corrected(log)))
+        done.append(Step(number, given, mask, scores, seconds, _find_acted(log)))
         if corrective and truth:
             clicks += _corrective_clicks(truth, prediction, rng)
     return Replay(folder.name, case.pet, truth, tuple(done))
@@ -204,9 +205,9 @@ def _captured_log() -> Iterator[list[str]]:
         package.setLevel(level)
 
 
-def _find_corrected(log: list[str]) -> tuple[int, int] | None:
-    found = _CLICK_RULE.search("\n".join(log))
-    return (int(found[1]), int(found[2])) if found else None
+def _find_acted(log: list[str]) -> tuple[int, int, int] | None:
+    found = _RULES.search("\n".join(log))
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
 def lay_out_step(case: Path, input_dir: Path, clicks: tuple[Click, ...]) -> None:

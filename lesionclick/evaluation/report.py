@@ -171,15 +171,17 @@ def _view(replay: Replay, step: Step) -> str:
 
 
 def _step_table(replay: Replay) -> str:
-    head = ("Step", "Tumour clicks", "Background clicks", "Corrected", "DSC", "FPV (ml)", "FNV (ml)", "Seconds")
+    head = ("Step", "Tumour clicks", "Background clicks", "Corrected", "Removed", "DSC", "FPV ml", "FNV ml", "Seconds")
     rows = []
     for step in replay.steps:
         scores = step.scores or Scores(math.nan, math.nan, math.nan)
+        tumor, background, removed = step.acted or (0, 0, 0)
+        acted = (f"{tumor} + {background}", str(removed)) if step.acted else (_UNDEFINED, _UNDEFINED)
         share = 0.0 if math.isnan(scores.dsc) else 100 * scores.dsc
         rows.append(
             [
                 *map(str, (step.number, *_click_counts(step))),
-                _UNDEFINED if step.corrected is None else f"{step.corrected[0]} + {step.corrected[1]}",
+                *acted,
                 f'<div class="bar" style="--share: {share:.1f}%">{_number(scores.dsc, 3)}</div>',
                 *(_number(value, 2) for value in (scores.fpv_ml, scores.fnv_ml)),
                 _number(step.seconds, 1),

@@ -14,11 +14,13 @@ from scipy import ndimage
 from lesionclick.prompts import PromptSpec, encode
 from lesionclick.simulation.clicks import corrective_pair, simulate
 
+MOST_CLICKS = 10
+"""Largest number of simulated clicks of each kind, as in the challenge."""
 CORRECTIVE_SHARE = 0.15
 """Share of the samples whose clicks correct a crude prediction instead of following the challenge's procedure."""
-UNPAIRED_SHARE = 0.2
+UNPAIRED_SHARE = 0.1
 """Share of the samples whose numbers of tumour and background clicks are independent of each other."""
-WHOLE_CASE_SHARE = 0.5
+WHOLE_CASE_SHARE = 0.7
 """Share of the samples that are treated as whole cases; in the others some clicks fall outside the patch."""
 
 
@@ -77,20 +79,16 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
         image = data_dict["image"]
         label = data_dict["segmentation"][0].numpy() > 0
         pet = image[1].numpy()
-        steps = rng.integers(0, self.spec.budget + 1, size=2)
+        steps = rng.integers(0, MOST_CLICKS + 1, size=2)
         if rng.uniform() >= UNPAIRED_SHARE:
             steps[:] = steps[0]
         if rng.uniform() < CORRECTIVE_SHARE:
             kinds = _corrective(label, pet, steps, rng)
-            counts = (len(kinds[0]), len(kinds[1]))
         else:
             local = steps if rng.uniform() < WHOLE_CASE_SHARE else _share_of_patch(label, steps, rng)
             kinds = (simulate(label, pet, rng, int(local[0]))[0], simulate(label, pet, rng, int(local[1]))[1])
-            # a tumour click that the patch cannot hold was not made, unless it lies elsewhere in the case
-            elsewhere = steps - local
-            counts = (len(kinds[0]) + int(elsewhere[0]), int(steps[1]))
         moved = [points + rng.uniform(-1, 1, points.shape) * self.jitter_voxels for points in kinds]
-        prompts = encode(self.spec, moved[0], moved[1], image[1], self.spacing_zyx, counts)
+        prompts = encode(self.spec, moved[0], moved[1], label.shape, self.spacing_zyx)
         return {**data_dict, "image": torch.cat([image, prompts])}
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from lesionclick.errors import InputError, ModelError
-from lesionclick.model_folder import read_model_folder
+from lesionclick.model_folder import read_checkpoints
 from lesionclick.training.plans import FIELDS, RECIPES, adapt_plans
 
 _LOG = logging.getLogger(__name__)
 _TRAINERS = Path(__file__).parent / "nnunet"
+_N_IMAGES = 2
 
 
 def train_task1(
@@ -112,13 +113,21 @@ def train_task1(
 def take_weights(network: nn.Module, initial: Path) -> None:
     """Load the weights of a model folder's first fold into a network.
 
+    Where the first convolution sees another number of channels, because clicks are encoded in another way, CT and PET
+    take over their weights and the click channels begin anew.
+
     Raises
     ------
     ModelError
         If the folder cannot be read, or its weights do not fit the network.
     """
-    weights = read_model_folder(initial).networks[0].state_dict()
+    checkpoint = next(iter(read_checkpoints(initial).values()))
+    weights = {name: tensor.float() for name, tensor in checkpoint["network_weights"].items()}
     known = network.state_dict()
+    for name in known.keys() & weights.keys():
+        expected, found = known[name], weights[name]
+        if expected.ndim == found.ndim == 5 and expected.shape[1] != found.shape[1]:
+            weights[name] = torch.cat([found[:, :_N_IMAGES], expected[:, _N_IMAGES:]], dim=1)
     misfits = [name for name in known.keys() | weights.keys() if _shape(known, name) != _shape(weights, name)]
     if misfits:
         first = min(misfits)

@@ -10,7 +10,9 @@ from lesionclick.case import PetCtCase
 from lesionclick.clicks import clicks_from_indices
 from lesionclick.errors import InputError, ModelError
 from lesionclick.model import Model
+from lesionclick.model_folder import read_model_folder
 from lesionclick.petct import segment
+from lesionclick.prompts import PromptSpec
 from lesionclick.simulation.clicks import simulate
 from lesionclick.simulation.phantoms import make_phantom
 from lesionclick.training.train import export_model, take_weights, train_task1
@@ -68,6 +70,23 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     folder = write_model_folder(tmp_path / "model")
     with pytest.raises(ModelError, match=r"do not fit the planned network, such as bias: expected \(2,\), found None"):
         take_weights(torch.nn.Conv3d(1, 2, 1), folder)
+
+
+def test_images_take_over_their_weights_where_clicks_are_encoded_in_another_way(tmp_path):
+    old = write_model_folder(tmp_path / "old", seed=1)
+    fields = PromptSpec(encoding="fields", stage="network", radius=6.0)
+    network = read_model_folder(write_model_folder(tmp_path / "new", prompt=fields, seed=2)).networks[0]
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    take_weights(network, old)
+    source = read_model_folder(old).networks[0].state_dict()
+    changed = [name for name, tensor in source.items() if tensor.shape != before[name].shape]
+    assert changed
+    for name, tensor in network.state_dict().items():
+        if name in changed:
+            torch.testing.assert_close(tensor[:, :2], source[name][:, :2])
+            torch.testing.assert_close(tensor[:, 2:], before[name][:, 2:])
+        else:
+            torch.testing.assert_close(tensor, source[name])
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path):

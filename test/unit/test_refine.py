@@ -83,3 +83,30 @@ def test_clicks_at_corners_stay_inside():
     margin = np.full((8, 8, 8), -1.0, dtype=np.float32)
     corners = np.array([[0, 0, 0], [7, 7, 7]])
     assert refine(margin, corners, NO_CLICK, SPACING).mask[tuple(corners.T)].all()
+
+
+def _two_lesions():
+    """A large component on the left, which has the clicks, and a small one on the right."""
+    margin = np.full((10, 10, 30), -1.0, dtype=np.float32)
+    margin[2:8, 2:8, 2:12] = margin[4:6, 4:6, 20:22] = 1.0
+    return margin
+
+
+@pytest.mark.parametrize(("clicks", "removed"), [(2, 0), (3, 1), (4, 1)])
+def test_a_second_round_of_clicks_tells_that_all_lesions_are_marked(clicks, removed):
+    margin = _two_lesions()
+    points = np.array([[4, 4, 6], [2, 2, 2], [7, 7, 11], [7, 2, 5]])[:clicks]
+    refined = refine(margin, points, NO_CLICK, SPACING, marked_once=True)
+    assert refined.removed == removed
+    assert refined.mask[4, 4, 20] == (not removed)
+    assert refined.mask[2:8, 2:8, 2:12].all()
+    assert refine(margin, points, NO_CLICK, SPACING).mask[4, 4, 20]
+
+
+def test_first_clicks_and_repeated_ones_do_not_tell_that_all_lesions_are_marked():
+    margin = _two_lesions()
+    margin[0, 0, 28] = 1.0
+    once_each = np.array([[4, 4, 6], [4, 4, 20]])
+    same_voxel = np.repeat(once_each[:1], 5, axis=0)
+    for points in (once_each, same_voxel):
+        assert refine(margin, points, NO_CLICK, SPACING, marked_once=True).mask[0, 0, 28]

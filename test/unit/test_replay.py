@@ -17,6 +17,7 @@ from lesionclick.evaluation import replay
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.replay import ReplayError, find_cases, lay_out_step, replay_case, replay_cases
 from lesionclick.images import Volume
+from lesionclick.prompts import SECOND_PLACE
 
 SOCKET = "images/tumor-lesion-segmentation"
 FLAGS = (
@@ -251,19 +252,21 @@ def test_corrective_clicks_need_a_label_and_every_step(cases, labels, tmp_path, 
 class WrongEverywhere:
     """A fake model that has every tumour click on the wrong side."""
 
+    prompt = SECOND_PLACE
+
     def predict_margin(self, _ct: Volume, pet: Volume, _clicks: object) -> Volume:
         return Volume(np.full(pet.grid.shape_zyx, -1, dtype=np.float32), pet.grid)
 
 
-def test_replay_tells_how_often_the_click_rule_acted(cases, tmp_path):
+def test_replay_tells_how_often_the_rules_acted(cases, tmp_path):
     def run(input_dir: Path, output_dir: Path) -> None:
         case = PetCtCase.read(input_dir)
         leave(petct.segment(case, WrongEverywhere()).array > 0, case, output_dir)
 
     result = replay_case(cases / "positive", run, tmp_path / "out", steps=(0, 2))
-    assert [step.corrected for step in result.steps] == [(0, 0), (2, 0)]
+    assert [step.acted for step in result.steps] == [(0, 0, 0), (2, 0, 0)]
     silent = replay_case(cases / "positive", segment, tmp_path / "out", steps=(0,))
-    assert silent.steps[0].corrected is None
+    assert silent.steps[0].acted is None
 
 
 # --- a container engine, played by a script that records its arguments --------------------------------------------
@@ -301,12 +304,12 @@ def mask(labels) -> None:
 
 @pytest.mark.usefixtures("mask")
 def test_engine_gets_the_platforms_flags(cases, labels, tmp_path):
-    said = "echo 2026-01-01 INFO click rule: corrected 3 of 5 tumour and 1 of 5 background clicks"
+    said = "echo INFO rules: corrected 3 of 5 tumour and 1 of 5 background clicks, removed 2 unmarked components"
     engine = Engine.find(str(make_engine(tmp_path, run=said)), "lesionclick:test")
     result = replay_case(cases / "positive", engine, tmp_path / "out", steps=(0, 1), label=labels / "positive.mha")
 
     assert [step.scores.dsc for step in result.steps] == [1, 1]
-    assert [step.corrected for step in result.steps] == [(3, 1), (3, 1)]
+    assert [step.acted for step in result.steps] == [(3, 1, 2), (3, 1, 2)]
     info, *runs = (tmp_path / "calls").read_text().splitlines()
     assert info.startswith("info")
     assert len(runs) == 2

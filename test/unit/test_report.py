@@ -20,7 +20,7 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def make_replay(
-    folder: Path, name: str, direction=IDENTITY, scores: Scores | None = None, steps=range(11), corrected=None
+    folder: Path, name: str, direction=IDENTITY, scores: Scores | None = None, steps=range(11), acted=None
 ) -> Replay:
     """10 x 20 x 40 voxels (x, y, z) of 5 x 4 x 3 mm; one hot voxel that is the label and the prediction."""
     grid = Grid((10, 20, 40), (5.0, 4.0, 3.0), (0.0, 0.0, 0.0), direction)
@@ -30,7 +30,7 @@ def make_replay(
     folder.mkdir(exist_ok=True)
     sitk.WriteImage(label.to_image(), folder / "mask.mha")
     clicks = [Click(TUMOR, (2.0, 4.0, 35.0)), Click(BACKGROUND, (7.0, 15.0, 5.0))]
-    made = [Step(k, tuple(clicks * k), folder / "mask.mha", scores, 1.25, corrected) for k in steps]
+    made = [Step(k, tuple(clicks * k), folder / "mask.mha", scores, 1.25, acted) for k in steps]
     return Replay(name, Volume(pet, grid), label if scores else None, tuple(made))
 
 
@@ -39,7 +39,7 @@ def output(tmp_path_factory) -> Path:
     """A folder with the report of three cases."""
     tmp_path = tmp_path_factory.mktemp("report")
     replays = [
-        make_replay(tmp_path / "a", "fdg <one>", scores=Scores(0.5, 2.0, 1.0), corrected=(4, 0)),
+        make_replay(tmp_path / "a", "fdg <one>", scores=Scores(0.5, 2.0, 1.0), acted=(4, 0, 3)),
         make_replay(tmp_path / "b", "negative", scores=Scores(float("nan"), 37.5, float("nan"))),
         make_replay(tmp_path / "c", "unlabelled", steps=(0, 5)),
     ]
@@ -69,7 +69,7 @@ def test_report_shows_every_case_with_scores_and_seconds(page):
     ]
     assert [section.count("<tr>") for section in sections] == [12, 12, 3]  # with the head of the table
     first, negative, unlabelled = sections
-    assert "<tr><td>10</td><td>10</td><td>10</td><td>4 + 0</td>" in first
+    assert "<tr><td>10</td><td>10</td><td>10</td><td>4 + 0</td><td>3</td>" in first
     assert first.count("<polyline") == 3
     assert ">0.500</div></td><td>2.00</td><td>1.00</td><td>1.2</td>" in first
     assert "<td>37.50</td><td>&ndash;</td>" in negative
