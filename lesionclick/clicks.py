@@ -28,6 +28,9 @@ BACKGROUND = "background"
 MAX_BYTES = 2**20
 """Largest click file that is read: 20 clicks take 2 kB, and nobody sets ten thousand by hand."""
 
+SAME_LESION_MM = 50.0
+"""Distance below which two tumour clicks are taken for clicks on one lesion; most lesions are smaller."""
+
 _TYPE = "Multiple points"
 
 
@@ -139,6 +142,30 @@ def clicks_from_indices(tumor_zyx: NDArray[np.integer], background_zyx: NDArray[
     """Return clicks at array indices (z, y, x), each of shape (n, 3), tumour first; the inverse of `indices_zyx`."""
     kinds = ((TUMOR, tumor_zyx), (BACKGROUND, background_zyx))
     return tuple(Click(name, (float(x), float(y), float(z))) for name, points in kinds for z, y, x in points.tolist())
+
+
+def is_first_on_lesion(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
+    """Tell the first click on each lesion from the further ones, which have an earlier one within `SAME_LESION_MM`.
+
+    The challenge's first click on a lesion is its centre, and further ones lie on its rim: the one says where the mask
+    has to grow, the others where it has to end.
+
+    Parameters
+    ----------
+    points_zyx
+        Voxel indices of tumour clicks in the order in which they were made, shape (n, 3).
+    spacing_zyx
+        Voxel size in mm.
+
+    Returns
+    -------
+    NDArray
+        Shape (n,), bool.
+    """
+    places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    further: NDArray[np.bool_] = np.tril(distance < SAME_LESION_MM, k=-1).any(axis=1)
+    return ~further
 
 
 def warn_about_clicks(clicks: Sequence[Click], shape_zyx: Sequence[int], source: str) -> None:

@@ -18,7 +18,9 @@ def segment(case: PetCtCase, model: Model) -> Volume:
     grid = case.pet.grid
     margin = model.predict_margin(case.ct, case.pet, case.clicks)
     tumor, background = (indices_zyx(case.clicks, name, grid.shape_zyx) for name in (TUMOR, BACKGROUND))
-    refined = refine(margin.array, tumor, background, grid.spacing_zyx, marked_once=model.prompt.marked_once)
+    refined = refine(
+        margin.array, tumor, background, grid.spacing_zyx, by_procedure=model.prompt.readers == "challenge"
+    )
     logger.info(
         "rules: corrected %d of %d tumour and %d of %d background clicks, removed %d unmarked components",
         refined.corrected_tumor,

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lesionclick.clicks import is_first_on_lesion
 from lesionclick.errors import ModelError
 
 Points = NDArray[np.float64]
@@ -22,14 +23,10 @@ Encoding = Literal["gaussian", "ball", "fields"]
 Stage = Literal["image", "network"]
 Unit = Literal["voxel", "mm"]
 Align = Literal["centre", "corner"]
+Readers = Literal["any", "challenge"]
 
 _CHANNELS: dict[Encoding, int] = {"gaussian": 2, "ball": 2, "fields": 5}
-_CHOICES = {"encoding": Encoding, "stage": Stage, "unit": Unit, "align": Align}
-
-SAME_LESION_MM = 50.0
-"""Distance below which two tumour clicks are taken for clicks on one lesion, larger than most. The challenge's first
-click on a lesion is its centre, and further ones lie on its rim: the one says where to grow, the others where to stop.
-"""
+_CHOICES = {"encoding": Encoding, "stage": Stage, "unit": Unit, "align": Align, "readers": Readers}
 
 
 @dataclass(frozen=True)
@@ -55,9 +52,9 @@ class PromptSpec:
         scales the index and rounds it half to even.
     mirror_axes
         Axes (of z, y, x) over whose mirrored versions a prediction is averaged.
-    marked_once
-        Whether the model's readers click each lesion once before they click any lesion again, as the challenge's do;
-        `lesionclick.refine` then knows when all lesions are marked.
+    readers
+        Whose clicks the model serves. ``challenge``: each lesion is clicked once, in its centre, before any is clicked
+        again, on its rim; `lesionclick.refine` then knows more of further clicks. ``any``: in any order, anywhere.
     """
 
     encoding: Encoding
@@ -67,7 +64,7 @@ class PromptSpec:
     reach_mm: float = 30.0
     align: Align = "centre"
     mirror_axes: tuple[int, ...] = ()
-    marked_once: bool = False
+    readers: Readers = "any"
 
     @property
     def n_channels(self) -> int:
@@ -100,8 +97,6 @@ class PromptSpec:
         axes = values.get("mirror_axes", ())
         if not isinstance(axes, list | tuple) or any(type(axis) is not int or axis not in (0, 1, 2) for axis in axes):
             raise ModelError(f"{source}: mirror_axes must be a list of axes 0, 1, 2, found {axes!r}")
-        if not isinstance(once := values.get("marked_once", False), bool):
-            raise ModelError(f"{source}: marked_once must be true or false, found {once!r}")
         try:
             return cls(**{**values, "mirror_axes": tuple(axes)})  # type: ignore[arg-type]
         except TypeError as error:
@@ -149,7 +144,7 @@ def encode(
     radius = spec.radius / np.asarray(spacing_zyx) if spec.unit == "mm" else np.full(3, spec.radius)
     if spec.encoding == "fields":
         tumor, background = kinds
-        first = _is_first_of_lesion(tumor, spacing_zyx)
+        first = is_first_on_lesion(tumor, spacing_zyx)
         distances = [
             _distance_mm(points, shape, spacing_zyx, device) for points in (tumor[first], tumor[~first], background)
         ]
@@ -189,14 +184,6 @@ def ball(points_zyx: Points, shape_zyx: tuple[int, ...], radius_zyx: NDArray[np.
         window = canvas[tuple(slice(p, p + n) for p, n in zip(point, stamp.shape, strict=True))]
         np.maximum(window, stamp, out=window)
     return canvas[tuple(slice(h + 1, h + 1 + n) for n, h in zip(shape_zyx, half, strict=True))]
-
-
-def _is_first_of_lesion(points_zyx: Points, spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
-    """Tell which clicks have no earlier one within `SAME_LESION_MM`, in the order in which they were made."""
-    places = points_zyx * np.asarray(spacing_zyx)
-    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    near: NDArray[np.bool_] = np.tril(distance < SAME_LESION_MM, k=-1).any(axis=1)
-    return ~near
 
 
 def _distance_mm(

@@ -13,6 +13,7 @@ from lesionclick.clicks import (
     at_step,
     clicks_from_indices,
     indices_zyx,
+    is_first_on_lesion,
     parse_clicks,
     read_clicks,
     warn_about_clicks,
@@ -250,3 +251,11 @@ class TestWarnings:
         warn_about_clicks([], SHAPE, "lesion-clicks")
         warn_about_clicks([tumor(1, 0, 0), Click(BACKGROUND, (9, 19, 29))], SHAPE, "lesion-clicks")
         assert caplog.records == []
+
+
+def test_a_click_within_50_mm_of_an_earlier_one_is_not_the_first_on_its_lesion():
+    # voxels of 2 x 5 x 5 mm: the second click is 50 mm from the first, the third 40, the fourth 48 from the second alone
+    points = np.array([[0, 0, 0], [0, 10, 0], [20, 0, 0], [24, 10, 0]])
+    assert is_first_on_lesion(points, (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
+    assert is_first_on_lesion(points[::-1], (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
+    assert is_first_on_lesion(points[:0], (2.0, 5.0, 5.0)).tolist() == []

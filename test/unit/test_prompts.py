@@ -142,7 +142,7 @@ def test_prompt_json_round_trips():
         ({"reach_mm": True}, "reach_mm"),
         ({"mirror_axes": [3]}, "mirror_axes"),
         ({"mirror_axes": "xyz"}, "mirror_axes"),
-        ({"marked_once": "yes"}, "marked_once"),
+        ({"readers": "all"}, "readers"),
         ({"colour": "red"}, "colour"),
     ],
 )

@@ -85,6 +85,28 @@ def test_clicks_at_corners_stay_inside():
     assert refine(margin, corners, NO_CLICK, SPACING).mask[tuple(corners.T)].all()
 
 
+def test_a_further_click_deep_in_the_mask_draws_the_rim_towards_it():
+    margin = 2 * _ball()  # logit 8 in the centre, 4 half-way to the rim
+    centre, further = [12, 12, 12], [12, 12, 15]  # 12 mm apart
+    refined = refine(margin, np.array([centre, further]), NO_CLICK, SPACING, by_procedure=True)
+    before = margin > 0
+    assert refined.mask[tuple(centre)]
+    assert refined.mask[tuple(further)]
+    assert (before & ~refined.mask)[:, :, 15:].any()
+    assert not (before & ~refined.mask)[:, :, :12].any()
+    assert (refined.mask & ~before).sum() < 0.2 * (before & ~refined.mask).sum()
+    assert (refined.corrected_tumor, refined.corrected_background) == (0, 0)
+
+
+def test_only_further_clicks_of_the_procedure_are_rims():
+    margin = 2 * _ball()
+    points = np.array([[12, 12, 12], [12, 12, 15]])
+    np.testing.assert_array_equal(refine(margin, points, NO_CLICK, SPACING).mask, margin > 0)
+    np.testing.assert_array_equal(refine(margin, points[:1], NO_CLICK, SPACING, by_procedure=True).mask, margin > 0)
+    again = np.repeat(points[:1], 2, axis=0)  # the centre, clicked twice
+    np.testing.assert_array_equal(refine(margin, again, NO_CLICK, SPACING, by_procedure=True).mask, margin > 0)
+
+
 def _two_lesions():
     """A large component on the left, which has the clicks, and a small one on the right."""
     margin = np.full((10, 10, 30), -1.0, dtype=np.float32)
@@ -96,7 +118,7 @@ def _two_lesions():
 def test_a_second_round_of_clicks_tells_that_all_lesions_are_marked(clicks, removed):
     margin = _two_lesions()
     points = np.array([[4, 4, 6], [2, 2, 2], [7, 7, 11], [7, 2, 5]])[:clicks]
-    refined = refine(margin, points, NO_CLICK, SPACING, marked_once=True)
+    refined = refine(margin, points, NO_CLICK, SPACING, by_procedure=True)
     assert refined.removed == removed
     assert refined.mask[4, 4, 20] == (not removed)
     assert refined.mask[2:8, 2:8, 2:12].all()
@@ -109,4 +131,4 @@ def test_first_clicks_and_repeated_ones_do_not_tell_that_all_lesions_are_marked(
     once_each = np.array([[4, 4, 6], [4, 4, 20]])
     same_voxel = np.repeat(once_each[:1], 5, axis=0)
     for points in (once_each, same_voxel):
-        assert refine(margin, points, NO_CLICK, SPACING, marked_once=True).mask[0, 0, 28]
+        assert refine(margin, points, NO_CLICK, SPACING, by_procedure=True).mask[0, 0, 28]
