@@ -86,13 +86,13 @@ def test_clicks_at_corners_stay_inside():
 
 
 def test_a_further_click_deep_in_the_mask_draws_the_rim_towards_it():
-    margin = 2 * _ball()  # logit 8 in the centre, 4 half-way to the rim
-    centre, further = [12, 12, 12], [12, 12, 15]  # 12 mm apart
+    margin = 2 * _ball((28, 24, 24), (14, 12, 12), 40.0)  # logit 5.3 at 24 mm from the centre
+    centre, further = [14, 12, 12], [14, 12, 18]  # 24 mm apart
     refined = refine(margin, np.array([centre, further]), NO_CLICK, SPACING, by_procedure=True)
     before = margin > 0
     assert refined.mask[tuple(centre)]
     assert refined.mask[tuple(further)]
-    assert (before & ~refined.mask)[:, :, 15:].any()
+    assert (before & ~refined.mask)[:, :, 18:].any()
     assert not (before & ~refined.mask)[:, :, :12].any()
     assert (refined.mask & ~before).sum() < 0.2 * (before & ~refined.mask).sum()
     assert (refined.corrected_tumor, refined.corrected_background) == (0, 0)
