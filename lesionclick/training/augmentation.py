@@ -16,6 +16,8 @@ from lesionclick.simulation.clicks import corrective_pair, simulate
 
 MOST_CLICKS = 10
 """Largest number of simulated clicks of each kind, as in the challenge."""
+NO_CLICKS_SHARE = 0.2
+"""Share of the samples that get no click at all, beside those whose number of clicks is drawn as zero."""
 CORRECTIVE_SHARE = 0.15
 """Share of the samples whose clicks correct a crude prediction instead of following the challenge's procedure."""
 UNPAIRED_SHARE = 0.1
@@ -82,6 +84,8 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
         steps = rng.integers(0, MOST_CLICKS + 1, size=2)
         if rng.uniform() >= UNPAIRED_SHARE:
             steps[:] = steps[0]
+        if rng.uniform() < NO_CLICKS_SHARE:
+            steps[:] = 0
         if rng.uniform() < CORRECTIVE_SHARE:
             kinds = _corrective(label, pet, steps, rng)
         else:

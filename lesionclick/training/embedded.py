@@ -24,7 +24,7 @@ def split_patients(patients: Sequence[str]) -> tuple[list[str], list[str]]:
     return sorted(order[HELD_OUT:]), sorted(order[:HELD_OUT])
 
 
-def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, real_share: float = 0.55) -> Path:
+def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, real_share: float = 0.62) -> Path:
     """Write the raw nnU-Net data set, with a split that draws real patients with probability `real_share`.
 
     Parameters

@@ -253,8 +253,8 @@ class TestWarnings:
         assert caplog.records == []
 
 
-def test_a_click_within_50_mm_of_an_earlier_one_is_not_the_first_on_its_lesion():
-    # voxels of 2 x 5 x 5 mm: the second click is 50 mm from the first, the third 40, the fourth 48 from the second alone
+def test_a_click_within_50_mm_of_an_earlier_one_is_not_the_first_on_its_lesion() -> None:
+    # voxels of 2 x 5 x 5 mm: the second is 50 mm from the first, the third 40, the fourth 48 from the second alone
     points = np.array([[0, 0, 0], [0, 10, 0], [20, 0, 0], [24, 10, 0]])
     assert is_first_on_lesion(points, (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
     assert is_first_on_lesion(points[::-1], (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]

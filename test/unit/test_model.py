@@ -357,7 +357,7 @@ class TestBody:
         folder = write_model_folder(tmp_path / "model", prompt=fields, patch_size=PATCH, spacing_zyx=(3.0, 3.0, 3.0))
         ct, pet = ct_and_pet((16, 16, 12), (3.0, 3.0, 3.0))
         Model.load(folder, CPU).predict_margin(ct, pet, (Click(TUMOR, (8.0, 8.0, 6.0)),))
-        far = seen[0][4]
+        far = seen[0][5]
         # 12 slices are padded by two on either side, so that slice 6 becomes slice 8; 24 mm below it lies padding
         assert far.shape == PATCH
         assert far[8, 8, 8] == 1
