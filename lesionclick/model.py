@@ -33,6 +33,13 @@ OUTSIDE_MARGIN = -10.0
 """Margin of voxels that are not predicted: sure background (5e-5 as a probability), yet in the range of logits, so
 that interpolation and corrections around it stay mild."""
 
+SURVEY_ZOOMS = (0.8, 1.0)
+"""Sizes at which a case without a click is predicted: a lesion too large for one tile is known by a smaller copy.
+Chosen on the real patients held out from the training of the embedded model.
+"""
+SURVEY_MIRROR_AXES = (2,)
+"""Axes (of z, y, x) over which such a case is mirrored as well: left and right."""
+
 # Thresholds of the body: air and lung lie below -500 HU, and even the lungs take up more than SUV 0.3.
 BODY_HU = -500.0
 BODY_SUV = 0.3
@@ -112,6 +119,8 @@ class Model:
     def predict_margin(self, ct: Volume, pet: Volume, clicks: tuple[Click, ...]) -> Volume:
         """Return by how much the lesion's logit exceeds the background's.
 
+        Where the model asks for a survey and nothing is clicked, the highest margin at `SURVEY_ZOOMS` counts.
+
         Parameters
         ----------
         ct, pet
@@ -125,32 +134,47 @@ class Model:
             Float32 on the PET's grid; above zero where the model sees a lesion. `OUTSIDE_MARGIN` where nothing was
             predicted: outside the part that nnU-Net crops to and, with stage ``network``, in tiles without body.
         """
-        tumor, background = (indices_zyx(clicks, name, pet.grid.shape_zyx) for name in (TUMOR, BACKGROUND))
+        points = tuple(indices_zyx(clicks, name, pet.grid.shape_zyx) for name in (TUMOR, BACKGROUND))
+        if self.prompt.survey and not any(len(kind) for kind in points):
+            margins = [self._predict_once(ct, pet, points, zoom, SURVEY_MIRROR_AXES) for zoom in SURVEY_ZOOMS]
+            return Volume(np.maximum.reduce(margins), pet.grid)
+        return Volume(self._predict_once(ct, pet, points, 1.0, self.prompt.mirror_axes), pet.grid)
+
+    def _predict_once(
+        self,
+        ct: Volume,
+        pet: Volume,
+        points: tuple[NDArray[np.int64], ...],
+        zoom: float,
+        mirror_axes: Sequence[int],
+    ) -> NDArray[np.float32]:
+        """Predict a case whose lengths are multiplied by `zoom`; `points` are tumour and background, (n, 3) each."""
+        spacing_zyx = tuple(zoom * mm for mm in pet.grid.spacing_zyx)
         if self.prompt.stage == "image":
-            prompts = encode(self.prompt, tumor, background, pet.grid.shape_zyx, pet.grid.spacing_zyx)
+            prompts = encode(self.prompt, points[0], points[1], pet.grid.shape_zyx, spacing_zyx)
             channels = np.concatenate([ct.array[None], pet.array[None], prompts.numpy()])
-            case = self._preprocess(channels, pet.grid.spacing_zyx)
+            case = self._preprocess(channels, spacing_zyx)
             data = case.images
         else:
-            case = self._prepare(ct, pet)
-            moved = [self._to_network_grid(points, case) for points in (tumor, background)]
+            case = self._prepare(ct, pet, spacing_zyx)
+            moved = [self._to_network_grid(kind, case) for kind in points]
             shape, spacing = case.images.shape[1:], self.configuration.spacing
             prompts = encode(self.prompt, moved[0], moved[1], shape, spacing, self.device)
             data = torch.cat([case.images, prompts])
         with _stage(f"predict {'x'.join(map(str, data.shape[1:]))} voxels"):
-            logits = self._predict_logits(data, case)
+            logits = self._predict_logits(data, case, mirror_axes)
         with _stage("resample prediction"):
-            return Volume(self._to_image_grid(logits, case), pet.grid)
+            return self._to_image_grid(logits, case)
 
-    def _prepare(self, ct: Volume, pet: Volume) -> _NetworkInput:
+    def _prepare(self, ct: Volume, pet: Volume, spacing_zyx: tuple[float, ...]) -> _NetworkInput:
         """Preprocess CT and PET and find the body; take them from the latest case where they are the same."""
-        content = hashlib.blake2b(repr((ct.array.dtype, pet.array.dtype, pet.grid)).encode())
+        content = hashlib.blake2b(repr((ct.array.dtype, pet.array.dtype, pet.grid.size_xyz, spacing_zyx)).encode())
         for volume in (ct, pet):
             content.update(np.ascontiguousarray(volume.array).data)
         key = content.hexdigest()
         if self._latest is None or self._latest[0] != key:
             body = (ct.array > BODY_HU) | (pet.array > BODY_SUV)
-            case = self._preprocess(np.stack([ct.array, pet.array]), pet.grid.spacing_zyx, body)
+            case = self._preprocess(np.stack([ct.array, pet.array]), spacing_zyx, body)
             self._latest = key, case
         return self._latest[1]
 
@@ -183,12 +207,12 @@ class Model:
         transposed = points_zyx[:, list(self.plans.transpose_forward)]
         return to_network_grid(transposed, case.bounds, case.grid_shape, self.prompt.align) - case.origin
 
-    def _predict_logits(self, data: Tensor, case: _NetworkInput) -> Tensor:
+    def _predict_logits(self, data: Tensor, case: _NetworkInput, mirror_axes: Sequence[int]) -> Tensor:
         """Return the mean over the folds on the network's grid, shape (2, z, y, x); NaN where nothing was predicted.
 
         The mean is taken in half precision on the CPU, as in nnU-Net.
         """
-        patch_size, mirror_axes = self.configuration.patch_size, self.prompt.mirror_axes
+        patch_size = self.configuration.patch_size
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             folds = (
                 sliding_window.predict(network, data, patch_size, 0.5, mirror_axes, case.needed, self.device).cpu()

@@ -55,6 +55,9 @@ class PromptSpec:
     readers
         Whose clicks the model serves. ``challenge``: each lesion is clicked once, in its centre, before any is clicked
         again, on its rim; `lesionclick.refine` then knows more of further clicks. ``any``: in any order, anywhere.
+    survey
+        Whether a case without a click is predicted with more care, at three times the cost: at two sizes, of which the
+        surer counts, and mirrored. Then nothing tells where a lesion is, and how large.
     """
 
     encoding: Encoding
@@ -65,6 +68,7 @@ class PromptSpec:
     align: Align = "centre"
     mirror_axes: tuple[int, ...] = ()
     readers: Readers = "any"
+    survey: bool = False
 
     @property
     def n_channels(self) -> int:
@@ -97,6 +101,8 @@ class PromptSpec:
         axes = values.get("mirror_axes", ())
         if not isinstance(axes, list | tuple) or any(type(axis) is not int or axis not in (0, 1, 2) for axis in axes):
             raise ModelError(f"{source}: mirror_axes must be a list of axes 0, 1, 2, found {axes!r}")
+        if not isinstance(survey := values.get("survey", False), bool):
+            raise ModelError(f"{source}: survey must be true or false, found {survey!r}")
         try:
             return cls(**{**values, "mirror_axes": tuple(axes)})  # type: ignore[arg-type]
         except TypeError as error:

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from lesionclick.prompts import PromptSpec
 
-FIELDS = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm", reach_mm=30.0, readers="challenge")
+FIELDS = PromptSpec(
+    encoding="fields", stage="network", radius=6.0, unit="mm", reach_mm=30.0, readers="challenge", survey=True
+)
 """The encoding that our own models are trained with."""
 
 

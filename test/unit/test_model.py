@@ -317,6 +317,43 @@ class TestPredictMargin:
         assert len(calls) == 2
 
 
+class TestSurvey:
+    @staticmethod
+    def model(folder: Path, survey: bool) -> Model:
+        return network_stage(folder, prompt=replace(GAUSSIAN, stage="network", survey=survey))
+
+    def test_without_a_click_the_higher_margin_of_two_sizes_counts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+
+        def predict(_network: Any, data: torch.Tensor, *args: Any) -> torch.Tensor:
+            width = data.shape[-1]
+            seen.append((width, args[2]))
+            margin = torch.where(torch.arange(width) < width / 2, 30.0 - width, width - 30.0)
+            return torch.stack([torch.zeros(data.shape[1:]), margin.expand(data.shape[1:])])
+
+        monkeypatch.setattr(model_module.sliding_window, "predict", predict)
+        model = self.model(tmp_path, survey=True)
+        ct, pet = ct_and_pet((30, 30, 30), (4.0, 4.0, 4.0))
+        margin = model.predict_margin(ct, pet, ()).array
+        # 120 mm are 40 voxels of 3 mm, and 32 at eight tenths of the size, both mirrored over x
+        assert seen == [(32, (2,)), (40, (2,))]
+        assert margin[15, 15, 2] == pytest.approx(-2, abs=0.1)
+        assert margin[15, 15, 27] == pytest.approx(10, abs=0.1)
+
+        seen.clear()
+        model.predict_margin(ct, pet, (Click(BACKGROUND, (3.0, 3.0, 3.0)),))
+        self.model(tmp_path / "plain", survey=False).predict_margin(ct, pet, ())
+        assert seen == [(40, ()), (40, ())]
+
+    def test_a_click_outside_the_image_is_none(self, tmp_path: Path) -> None:
+        model = self.model(tmp_path, survey=True)
+        ct, pet = ct_and_pet((20, 20, 20), (3.0, 3.0, 3.0))
+        outside = model.predict_margin(ct, pet, (Click(TUMOR, (20.0, 3.0, 3.0)),))
+        np.testing.assert_array_equal(outside.array, model.predict_margin(ct, pet, ()).array)
+
+
 class TestBody:
     @staticmethod
     def patient() -> tuple[Volume, Volume]:

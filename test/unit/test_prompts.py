@@ -127,7 +127,7 @@ def test_to_network_grid_by_corners_rounds_half_to_even_after_the_crop():
 
 
 def test_prompt_json_round_trips():
-    spec = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm", mirror_axes=(0, 2))
+    spec = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm", mirror_axes=(0, 2), survey=True)
     assert PromptSpec.from_mapping(json.loads(spec.to_json()), "prompt.json") == spec
 
 
@@ -141,6 +141,7 @@ def test_prompt_json_round_trips():
         ({"radius": float("nan")}, "radius"),
         ({"reach_mm": True}, "reach_mm"),
         ({"mirror_axes": [3]}, "mirror_axes"),
+        ({"survey": 1}, "survey"),
         ({"mirror_axes": "xyz"}, "mirror_axes"),
         ({"readers": "all"}, "readers"),
         ({"colour": "red"}, "colour"),
