@@ -166,3 +166,10 @@ def _plans(
         "foreground_intensity_properties_per_channel": {str(n): intensities for n in range(n_channels)},
         "configurations": {"3d_fullres": configuration},
     }
+
+
+def checkpoint_of(folder: Path) -> dict[str, Any]:
+    """Return what the checkpoint of fold 0 holds."""
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    return content

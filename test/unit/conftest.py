@@ -1,7 +1,9 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from model_folder import write_model_folder
 
 from lesionclick.evaluation.samples import write_sample
 from lesionclick.images import Grid, Volume
@@ -42,3 +44,13 @@ def cases(tmp_path: Path) -> Path:
 @pytest.fixture
 def labels(cases: Path) -> Path:
     return cases.parent / "labels"
+
+
+@pytest.fixture(scope="session")
+def baseline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model_folder(tmp_path_factory.mktemp("baseline"), patch_size=(16, 16, 16))
+
+
+@pytest.fixture
+def folder(baseline_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(baseline_folder, tmp_path / "model"))

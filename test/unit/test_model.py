@@ -1,10 +1,8 @@
-import json
 import logging
-import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPre
 
 from lesionclick import model as model_module
 from lesionclick.clicks import BACKGROUND, TUMOR, Click
-from lesionclick.errors import ModelError
 from lesionclick.images import Grid, Volume
 from lesionclick.model import OUTSIDE_MARGIN, Model, find_model_folder
 from lesionclick.prompts import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec
@@ -23,16 +20,6 @@ from lesionclick.prompts import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec
 CPU = torch.device("cpu")
 PATCH = (16, 16, 16)
 GAUSSIAN = PromptSpec(encoding="gaussian", stage="network", radius=1.5)
-
-
-@pytest.fixture(scope="session")
-def baseline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model_folder(tmp_path_factory.mktemp("baseline"), patch_size=PATCH)
-
-
-@pytest.fixture
-def folder(baseline_folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(baseline_folder, tmp_path / "model"))
 
 
 def network_stage(tmp_path: Path, **options: Any) -> Model:
@@ -56,12 +43,6 @@ def ct_and_pet(size_xyz: tuple[int, int, int], spacing_xyz: tuple[float, float, 
     rng = np.random.default_rng(0)
     ct = rng.integers(1, 100, grid.shape_zyx).astype(np.int16)
     return Volume(ct, grid), Volume(rng.uniform(0.9, 1.1, grid.shape_zyx).astype(np.float32), grid)
-
-
-def checkpoint_of(folder: Path) -> dict[str, Any]:
-    path = folder / "fold_0" / "checkpoint_final.pth"
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
-    return content
 
 
 class TestLoad:
@@ -120,122 +101,6 @@ class TestLoad:
         for network, expected in zip(both.networks, plain.networks, strict=True):
             for weight, other in zip(network.parameters(), expected.parameters(), strict=True):
                 assert torch.equal(weight, other)
-
-
-class RunsCode:
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return Path.touch, (Path("code-has-run"),)
-
-
-class TestUntrustedCheckpoint:
-    def test_code_is_refused_and_not_run(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        write_checkpoint(folder / "fold_0", {**checkpoint_of(folder), "extra": RunsCode()})
-        with pytest.raises(ModelError, match=r"checkpoint_final\.pth: expected tensors.*Path.*--trust-checkpoint"):
-            Model.load(folder, CPU)
-        assert not (tmp_path / "code-has-run").exists()
-        assert len(Model.load(folder, CPU, trust_checkpoint=True).networks) == 1
-        assert (tmp_path / "code-has-run").exists()
-
-    @pytest.mark.parametrize("extra", [PurePosixPath("a"), np.array([object()])], ids=["path", "object array"])
-    def test_other_types_are_refused(self, folder: Path, extra: object) -> None:
-        write_checkpoint(folder / "fold_0", {**checkpoint_of(folder), "extra": extra})
-        with pytest.raises(ModelError, match=r"checkpoint_final\.pth: expected"):
-            Model.load(folder, CPU)
-
-
-def edit_json(name: str, **changes: Any) -> Callable[[Path], None]:
-    def edit(folder: Path) -> None:
-        path = folder / name
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-    return edit
-
-
-def edit_configuration(**changes: Any) -> Callable[[Path], None]:
-    def edit(folder: Path) -> None:
-        plans = json.loads((folder / "plans.json").read_text())
-        plans["configurations"]["3d_fullres"].update(changes)
-        (folder / "plans.json").write_text(json.dumps(plans))
-
-    return edit
-
-
-def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
-    def edit(folder: Path) -> None:
-        content = checkpoint_of(folder)
-        change(content["network_weights"])
-        write_checkpoint(folder / "fold_0", content)
-
-    return edit
-
-
-def second_fold_of_another_configuration(folder: Path) -> None:
-    content = checkpoint_of(folder)
-    content["init_args"]["configuration"] = "2d"
-    write_checkpoint(folder / "fold_1", content)
-
-
-BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no folder": (lambda f: shutil.rmtree(f), r"plans\.json: .*FileNotFoundError"),
-    "no plans": (lambda f: (f / "plans.json").unlink(), r"plans\.json: .*FileNotFoundError"),
-    "no dataset": (lambda f: (f / "dataset.json").unlink(), r"dataset\.json: .*FileNotFoundError"),
-    "plans not JSON": (lambda f: (f / "plans.json").write_text("{"), r"plans\.json: expected a JSON object"),
-    "plans a list": (lambda f: (f / "plans.json").write_text("[]"), r"plans\.json: expected a JSON object.*list"),
-    "plans of another kind": (lambda f: (f / "plans.json").write_text("{}"), r"of nnU-Net v2, found KeyError"),
-    "prompt of another kind": (lambda f: (f / "prompt.json").write_text('{"sigma": 3}'), r"prompt\.json: unknown keys"),
-    "no prompt": (edit_json("dataset.json", channel_names={"0": "CT", "1": "PET"}), r"expected prompt\.json"),
-    "no channels": (edit_json("dataset.json", channel_names=None), r"expected channel_names"),
-    "click channels missing": (
-        lambda f: (
-            edit_json("dataset.json", channel_names={"0": "CT", "1": "PET"})(f),
-            (f / "prompt.json").write_text(OFFICIAL_BASELINE.to_json()),
-        ),
-        r"expected 4 channels.*found 2",
-    ),
-    "two kinds of lesion": (
-        edit_json("dataset.json", labels={"background": 0, "lesion": 1, "organ": 2}),
-        r"one other label, found .*organ",
-    ),
-    "regions": (
-        edit_json("dataset.json", labels={"background": 0, "a": [1, 2], "b": 2}, regions_class_order=[1, 2]),
-        r"one other label",
-    ),
-    "2D": (edit_configuration(patch_size=[16, 16]), r"expected a 3D configuration"),
-    "cascade": (edit_configuration(previous_stage="3d_lowres"), r"expected a 3D configuration that is no cascade"),
-    "reoriented images": (edit_json("plans.json", image_reader_writer="NibabelIOWithReorient"), r"keep their axes"),
-    "unknown preprocessor": (edit_configuration(preprocessor_name="Nope"), r"expected a preprocessor.*Nope"),
-    "unknown resampling": (edit_configuration(resampling_fn_probabilities="nope"), r"'nope'"),
-    "no fold": (lambda f: shutil.rmtree(f / "fold_0"), r"expected folders fold_"),
-    "empty fold": (lambda f: (f / "fold_0" / "checkpoint_final.pth").unlink(), r"fold_0: expected checkpoint_final"),
-    "checkpoint no pickle": (
-        lambda f: (f / "fold_0" / "checkpoint_final.pth").write_bytes(b"weights"),
-        r"checkpoint_final\.pth: expected an nnU-Net v2 checkpoint",
-    ),
-    "checkpoint cut off": (
-        lambda f: (f / "fold_0" / "checkpoint_final.pth").write_bytes(
-            (f / "fold_0" / "checkpoint_final.pth").read_bytes()[:9000]
-        ),
-        r"checkpoint_final\.pth: expected an nnU-Net v2 checkpoint",
-    ),
-    "checkpoint of another program": (
-        lambda f: write_checkpoint(f / "fold_0", {"state_dict": {}}),
-        r"checkpoint_final\.pth: .*KeyError: 'network_weights'",
-    ),
-    "folds of two configurations": (second_fold_of_another_configuration, r"one configuration, found \['2d', '3d_f"),
-    "weight missing": (edit_weights(lambda w: w.pop("decoder.seg_layers.1.bias")), r"1 missing.*seg_layers\.1\.bias"),
-    "weight of another shape": (
-        edit_weights(lambda w: w.update({"decoder.seg_layers.1.bias": torch.zeros(3)})),
-        r"checkpoint_final\.pth: expected weights of the network.*size mismatch",
-    ),
-}
-
-
-@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN.keys())
-def test_broken_folder_is_refused(damage: Callable[[Path], object], message: str, folder: Path) -> None:
-    damage(folder)
-    with pytest.raises(ModelError, match=rf"(?s){message}"):
-        Model.load(folder, CPU)
 
 
 class TestFindModelFolder:
