@@ -48,6 +48,20 @@ TISSUES = {
     "salivary_glands": Tissue((20, 60), (1.5, 3.5), (9.0, 19.0)),
     "lacrimal_glands": Tissue((20, 50), (0.8, 1.5), (4.0, 9.0)),
 }
+ENHANCED_HU: dict[str, Range] = {
+    "muscle": (50, 70),
+    "blood": (140, 190),
+    "heart": (120, 160),
+    "liver": (95, 125),
+    "spleen": (105, 135),
+    "kidneys": (150, 210),
+    "bowel": (40, 80),
+    "duodenum": (50, 90),
+    "stomach": (20, 60),
+    "salivary_glands": (60, 100),
+    "lacrimal_glands": (50, 90),
+}
+"""HU of organs in the portal venous phase, about 70 s after contrast agent; the other organs stay as they are."""
 ORGANS = {name: number for number, name in enumerate(TISSUES)} | {"benign_uptake": len(TISSUES)}
 """Numbers of the organs in a phantom's organ image; `benign_uptake` marks foci that look like lesions."""
 
@@ -112,13 +126,19 @@ class Patient:
 
 
 class Site(NamedTuple):
-    """A place where lesions grow: a segment with a spread around it, how often, and their HU (None: the tissue's)."""
+    """A place where lesions grow: a segment with a spread around it, how often, and how lesions look in CT there.
+
+    `hu` is without contrast agent (None: the tissue's), `enhanced_hu` with it. A lesion `in_fat` has a rim of fat, as
+    lymph nodes do.
+    """
 
     start: tuple[float, float, float]
     end: tuple[float, float, float]
     spread: float
     weight: float
     hu: Range | None
+    enhanced_hu: Range
+    in_fat: bool = False
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw a place on either side of the body."""
@@ -129,19 +149,22 @@ class Site(NamedTuple):
 
 
 _NODE = (20.0, 60.0)
+_ENHANCED_NODE = (70.0, 110.0)
+_BONE = (150.0, 900.0)
+_LYTIC = (30.0, 130.0)
 LESION_SITES = [
-    Site((300, 40, 18), (470, 35, 15), 8, 0.14, _NODE),  # retroperitoneal nodes
-    Site((200, 25, 60), (300, 35, 35), 8, 0.12, _NODE),  # iliac nodes
-    Site((150, -70, 80), (170, -65, 70), 8, 0.05, _NODE),  # inguinal nodes
-    Site((600, 5, 15), (690, 0, 12), 10, 0.11, _NODE),  # mediastinal nodes
-    Site((690, 25, 140), (720, 20, 120), 10, 0.06, _NODE),  # axillary nodes
-    Site((765, 10, 42), (820, 20, 42), 6, 0.06, _NODE),  # cervical nodes
-    Site((560, 0, 85), (680, 10, 75), 25, 0.10, (0.0, 50.0)),  # lung
-    Site((480, 0, -90), (530, 5, -50), 25, 0.09, (20.0, 45.0)),  # liver
-    Site((240, 75, 0), (740, 70, 0), 5, 0.14, (150.0, 900.0)),  # spine
-    Site((230, 40, 90), (320, 45, 85), 12, 0.07, (150.0, 900.0)),  # pelvic bones
-    Site((20, 0, 95), (120, 0, 95), 15, 0.03, None),  # thigh
-    Site((250, 60, 120), (650, 70, 110), 20, 0.03, None),  # trunk wall
+    Site((300, 40, 18), (470, 35, 15), 8, 0.14, _NODE, _ENHANCED_NODE, in_fat=True),  # retroperitoneal nodes
+    Site((200, 25, 60), (300, 35, 35), 8, 0.12, _NODE, _ENHANCED_NODE, in_fat=True),  # iliac nodes
+    Site((150, -70, 80), (170, -65, 70), 8, 0.05, _NODE, _ENHANCED_NODE, in_fat=True),  # inguinal nodes
+    Site((600, 5, 15), (690, 0, 12), 10, 0.11, _NODE, _ENHANCED_NODE, in_fat=True),  # mediastinal nodes
+    Site((690, 25, 140), (720, 20, 120), 10, 0.06, _NODE, _ENHANCED_NODE, in_fat=True),  # axillary nodes
+    Site((765, 10, 42), (820, 20, 42), 6, 0.06, _NODE, _ENHANCED_NODE, in_fat=True),  # cervical nodes
+    Site((560, 0, 85), (680, 10, 75), 25, 0.10, (0.0, 50.0), (20.0, 80.0)),  # lung
+    Site((480, 0, -90), (530, 5, -50), 25, 0.09, (20.0, 45.0), (40.0, 75.0)),  # liver
+    Site((240, 75, 0), (740, 70, 0), 5, 0.14, _BONE, _LYTIC),  # spine
+    Site((230, 40, 90), (320, 45, 85), 12, 0.07, _BONE, _LYTIC),  # pelvic bones
+    Site((20, 0, 95), (120, 0, 95), 15, 0.03, None, (85.0, 120.0)),  # thigh
+    Site((250, 60, 120), (650, 70, 110), 20, 0.03, None, (85.0, 120.0)),  # trunk wall
 ]
 
 # half width and half depth of the trunk by height, in mm

@@ -24,6 +24,7 @@ from scipy import ndimage
 from lesionclick.images import Grid, Volume
 from lesionclick.simulation.anatomy import (
     BENIGN_UPTAKE,
+    ENHANCED_HU,
     HOT_ORGANS,
     LESION_SITES,
     ORGANS,
@@ -45,6 +46,10 @@ SPACINGS_XYZ = (
 """PET voxels in mm of the challenge's scanners and of older ones."""
 LESION_ML = (0.3, 60.0)
 MAX_LESIONS = 30
+FAT_RIM = 1.6
+"""Outer radius of the fat around a lymph node, in units of the node's."""
+LEAST_CONTRAST_HU = 35.0
+"""Least difference between a lesion and the tissue that it replaces, after contrast agent."""
 _WARP_MM = 7.0
 _FOCUS_SUV = {"fdg": (5.5, 0.6), "psma": (8.0, 0.7)}  # median and spread of the logarithm
 
@@ -82,6 +87,7 @@ def make_phantom(
     spacing_xyz: tuple[float, float, float] | None = None,
     direction: Sequence[float] | None = None,
     field_of_view: tuple[float, float] | None = None,
+    contrast_agent: bool = False,
 ) -> Phantom:
     """Draw a patient, scan it, and return the images with the truth.
 
@@ -100,6 +106,9 @@ def make_phantom(
         Direction cosines, nine numbers row by row; by default the identity.
     field_of_view
         Lowest and highest part of the height from mid-thigh (0) to vertex (1).
+    contrast_agent
+        Scan the CT in the portal venous phase, where lesions stand out from organs and muscle. Without it, as in most
+        PET/CT, few of them can be seen in the CT.
 
     Returns
     -------
@@ -115,12 +124,13 @@ def make_phantom(
 
     organs = draw_organs(places.z, places.y, places.x, patient, rng)
     label = np.zeros(organs.shape, dtype=np.uint8)
-    hu, suv = _tissue_maps(organs, tracer, rng)
+    hu, suv = _tissue_maps(organs, tracer, rng, contrast_agent)
     count = _draw_count(rng) if lesions is None else lesions
-    for _ in range(int(rng.integers(2, 13))):
-        _add_focus(places, organs, label, hu, suv, tracer, patient, rng, benign=True)
+    # foci that mimic lesions in PET do not in CT, where they would only cut pieces out of lesions beside them
+    for _ in range(0 if contrast_agent else int(rng.integers(2, 13))):
+        _add_focus(places, organs, label, hu, suv, tracer, patient, rng, contrast_agent, benign=True)
     for _ in range(count):
-        _add_focus(places, organs, label, hu, suv, tracer, patient, rng, benign=False)
+        _add_focus(places, organs, label, hu, suv, tracer, patient, rng, contrast_agent, benign=False)
 
     return Phantom(
         ct=Volume(_scan_ct(hu, organs, rng), grid),
@@ -177,13 +187,13 @@ class _Places:
 
 
 def _tissue_maps(
-    organs: NDArray[np.uint8], tracer: Tracer, rng: np.random.Generator
+    organs: NDArray[np.uint8], tracer: Tracer, rng: np.random.Generator, contrast_agent: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return HU and SUV of each voxel: one draw per organ from its range."""
     hu_table = np.zeros(256, dtype=np.float32)
     suv_table = np.zeros(256, dtype=np.float32)
     for name, tissue in TISSUES.items():
-        hu_table[ORGANS[name]] = rng.uniform(*tissue.hu)
+        hu_table[ORGANS[name]] = rng.uniform(*(ENHANCED_HU.get(name, tissue.hu) if contrast_agent else tissue.hu))
         low, high = getattr(tissue, tracer)
         suv_table[ORGANS[name]] = np.exp(rng.uniform(np.log(low), np.log(high))) if low > 0 else 0.0
     return hu_table[organs], suv_table[organs]
@@ -203,6 +213,7 @@ def _add_focus(
     tracer: Tracer,
     patient: Patient,
     rng: np.random.Generator,
+    contrast_agent: bool,
     *,
     benign: bool,
 ) -> None:
@@ -230,7 +241,14 @@ def _add_focus(
         core = inside & (level < 0.55) if not benign and ml > 15 and rng.uniform() < 0.5 else np.zeros_like(inside)
         suv[window][inside] = uptake * (1 + 0.1 * places.roughness[window][inside])
         suv[window][core] = 0.3 * uptake
-        if site.hu is not None:
+        if contrast_agent and site.in_fat:
+            rim = (level > 1) & (level <= FAT_RIM) & (organs[window] == ORGANS["muscle"]) & (label[window] == 0)
+            hu[window][rim] = np.mean(TISSUES["fat"].hu)
+        if contrast_agent:
+            tissue, lesion = np.median(hu[window][inside]), rng.uniform(*site.enhanced_hu)
+            stands_out = abs(lesion - tissue) >= LEAST_CONTRAST_HU
+            hu[window][inside] = lesion if stands_out else tissue + LEAST_CONTRAST_HU
+        elif site.hu is not None:
             hu[window][inside] = rng.uniform(*site.hu)
         if benign:
             organs[window][inside] = BENIGN_UPTAKE

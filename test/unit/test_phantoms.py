@@ -100,3 +100,26 @@ def test_field_of_view_cuts_the_patient():
     found = set(np.unique(chest.organs.array))
     assert ORGANS["lung"] in found
     assert not {ORGANS["brain"], ORGANS["bladder"]} & found
+
+
+def test_contrast_agent_makes_lesions_stand_out_from_their_surroundings():
+    settings = {"lesions": 12, "spacing_xyz": (4.0, 4.0, 4.0), "field_of_view": (0.3, 0.7)}
+    plain, enhanced = (make_phantom(5, "fdg", contrast_agent=agent, **settings) for agent in (False, True))
+
+    def contrast(phantom):
+        """Difference in HU between a lesion and what touches it: the lower quartile over the lesions."""
+        numbers, count = ndimage.label(phantom.label.array)
+        ct = ndimage.gaussian_filter(phantom.ct.array.astype(float), 0.5)
+        found = []
+        for number in range(1, count + 1):
+            inside = numbers == number
+            around = ndimage.binary_dilation(inside, iterations=2) & ~ndimage.binary_dilation(inside)
+            found.append(abs(np.median(ct[inside]) - np.median(ct[around])))
+        return np.quantile(found, 0.25)
+
+    assert contrast(plain) < 25
+    assert contrast(enhanced) > 30
+    liver = ORGANS["liver"]
+    hu = [np.median(phantom.ct.array[phantom.organs.array == liver]) for phantom in (plain, enhanced)]
+    assert 45 <= hu[0] <= 70
+    assert 90 <= hu[1] <= 130
