@@ -1,7 +1,7 @@
 """The clicks of a case: the platform's click file, the clicks of a step, and the one conversion of axes.
 
-Points are voxel indices in (x, y, z), as the platform gives them; array indices are (z, y, x). `indices_zyx` and
-`clicks_from_indices` turn one into the other, and nothing else does.
+Points are voxel indices in (x, y, z), as the platform gives them; array indices are (z, y, x). `indices_zyx`,
+`clicks_from_indices` and `points_from_indices` turn one into the other, and nothing else does.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lesionclick.errors import InputError
 
@@ -31,7 +32,11 @@ MAX_BYTES = 2**20
 SAME_LESION_MM = 50.0
 """Distance below which two tumour clicks are taken for clicks on one lesion; most lesions are smaller."""
 
+MAX_LESION = 2**16 - 1
+"""Largest number of a lesion in Task 2: what a mask of 16 bits holds."""
+
 _TYPE = "Multiple points"
+_LESION = re.compile(r"(?:lesion )?([1-9][0-9]{0,4})", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Click:
     Attributes
     ----------
     name
-        What was clicked: in Task 1 `TUMOR` or `BACKGROUND`.
+        What was clicked: in Task 1 `TUMOR` or `BACKGROUND`, in Task 2 the number of a lesion.
     point_xyz
         Voxel index along x, y, z; need not be whole.
     """
@@ -50,7 +55,7 @@ class Click:
     point_xyz: tuple[float, float, float]
 
 
-def read_clicks(path: Path, names: Collection[str] = (TUMOR, BACKGROUND)) -> tuple[Click, ...]:
+def read_clicks(path: Path, names: Collection[str] | None = (TUMOR, BACKGROUND)) -> tuple[Click, ...]:
     """Read a click file; see `parse_clicks`.
 
     Raises
@@ -69,7 +74,9 @@ def read_clicks(path: Path, names: Collection[str] = (TUMOR, BACKGROUND)) -> tup
     return parse_clicks(content, str(path), names)
 
 
-def parse_clicks(text: bytes | str, source: str, names: Collection[str] = (TUMOR, BACKGROUND)) -> tuple[Click, ...]:
+def parse_clicks(
+    text: bytes | str, source: str, names: Collection[str] | None = (TUMOR, BACKGROUND)
+) -> tuple[Click, ...]:
     """Check the content of a click file, Grand Challenge's "Multiple points" of version 1, and return its clicks.
 
     Keys that are not needed are ignored. Every click is kept in its place, repeated ones too, because the challenge's
@@ -82,7 +89,7 @@ def parse_clicks(text: bytes | str, source: str, names: Collection[str] = (TUMOR
     source
         What to call it in messages.
     names
-        Names that a click may have.
+        Names that a click may have; without them, any.
 
     Raises
     ------
@@ -103,6 +110,34 @@ def parse_clicks(text: bytes | str, source: str, names: Collection[str] = (TUMOR
     if not isinstance(points, list):
         raise InputError(f"{source}: expected a list of points, found {_show(points)}")
     return tuple(_parse_click(point, f"{source}, point {n}", names) for n, point in enumerate(points))
+
+
+def read_lesion_points(path: Path) -> dict[int, tuple[float, float, float]]:
+    """Read a click file of Task 2, whose points are named after lesions: ``"3"`` or ``"Lesion 3"``, in any case.
+
+    Returns
+    -------
+    dict
+        Voxel index (x, y, z) of each lesion by its number, in the order of the numbers.
+
+    Raises
+    ------
+    InputError
+        As `read_clicks`; if a name is no number from 1 to `MAX_LESION`; if a number comes twice.
+    """
+    points: dict[int, tuple[float, float, float]] = {}
+    for n, click in enumerate(read_clicks(path, names=None)):
+        match = _LESION.fullmatch(click.name)
+        if not match or (number := int(match[1])) > MAX_LESION:
+            expected = f"a lesion's number from 1 to {MAX_LESION}, such as '3' or 'Lesion 3'"
+            raise InputError(f"{path}, point {n}: expected {expected}, found {_show(click.name)}")
+        if number in points:
+            raise InputError(
+                f"{path}, point {n}: expected one point for each lesion, found lesion {number} again, "
+                f"at {_show(points[number])} and {_show(click.point_xyz)}"
+            )
+        points[number] = click.point_xyz
+    return dict(sorted(points.items()))
 
 
 def write_clicks(path: Path, clicks: Iterable[Click]) -> None:
@@ -142,6 +177,17 @@ def clicks_from_indices(tumor_zyx: NDArray[np.integer], background_zyx: NDArray[
     """Return clicks at array indices (z, y, x), each of shape (n, 3), tumour first; the inverse of `indices_zyx`."""
     kinds = ((TUMOR, tumor_zyx), (BACKGROUND, background_zyx))
     return tuple(Click(name, (float(x), float(y), float(z))) for name, points in kinds for z, y, x in points.tolist())
+
+
+def points_from_indices(indices_zyx: ArrayLike) -> NDArray[np.float64]:
+    """Return points (x, y, z) of array indices (z, y, x), which need not be whole, each of shape (..., 3)."""
+    points: NDArray[np.float64] = np.asarray(indices_zyx, dtype=np.float64)[..., ::-1]
+    return points
+
+
+def is_inside(point_xyz: tuple[float, float, float], shape_zyx: Sequence[int]) -> bool:
+    """Tell whether the voxel that a point is rounded to, half to even, lies in an image."""
+    return bool(_is_inside(_rounded_zyx([Click("", point_xyz)]), shape_zyx)[0])
 
 
 def is_first_on_lesion(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
@@ -200,10 +246,11 @@ def _is_inside(index_zyx: NDArray[np.float64], shape_zyx: Sequence[int]) -> NDAr
     return inside
 
 
-def _parse_click(point: object, source: str, names: Collection[str]) -> Click:
+def _parse_click(point: object, source: str, names: Collection[str] | None) -> Click:
     name, values = (_get(point, key, source) for key in ("name", "point"))
-    if not isinstance(name, str) or name not in names:
-        raise InputError(f"{source}: expected a name among {sorted(names)}, found {_show(name)}")
+    if not isinstance(name, str) or (names is not None and name not in names):
+        expected = "a name" if names is None else f"a name among {sorted(names)}"
+        raise InputError(f"{source}: expected {expected}, found {_show(name)}")
     if not isinstance(values, list) or len(values) != 3 or not all(_is_number(value) for value in values):
         raise InputError(f"{source}: expected three finite numbers [x, y, z], found {_show(values)}")
     x, y, z = values

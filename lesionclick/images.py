@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lesionclick.errors import InputError
 
@@ -47,6 +47,24 @@ class Grid:
     def voxel_ml(self) -> float:
         """Volume of a voxel in ml."""
         return float(np.prod(self.spacing_xyz)) / 1000
+
+    @property
+    def axes_mm(self) -> NDArray[np.float64]:
+        """Matrix (3, 3) that turns a step in voxels (x, y, z) into one in mm."""
+        axes: NDArray[np.float64] = np.array(self.direction).reshape(3, 3) * np.array(self.spacing_xyz)
+        return axes
+
+    def to_physical(self, points_xyz: ArrayLike) -> NDArray[np.float64]:
+        """Return the places in mm, shape (n, 3), of voxel indices (x, y, z), which may be fractional."""
+        points = np.asarray(points_xyz, dtype=np.float64).reshape(-1, 3)
+        places: NDArray[np.float64] = np.array(self.origin_xyz) + points @ self.axes_mm.T
+        return places
+
+    def to_index(self, points_mm: ArrayLike) -> NDArray[np.float64]:
+        """Return the voxel indices (x, y, z), shape (n, 3), of places in mm; the inverse of `to_physical`."""
+        moved = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3) - np.array(self.origin_xyz)
+        indices: NDArray[np.float64] = np.linalg.solve(self.axes_mm, moved.T).T
+        return indices
 
     @classmethod
     def from_image(cls, image: sitk.Image) -> Grid:
@@ -110,6 +128,4 @@ def _corners_mm(grid: Grid) -> NDArray[np.float64]:
     """Return the physical places of the eight corner voxels, shape (8, 3), in x, y, z."""
     last = np.array(grid.size_xyz) - 1
     corners = np.stack(np.meshgrid(*([0, n] for n in last), indexing="ij"), axis=-1).reshape(-1, 3)
-    axes = np.array(grid.direction).reshape(3, 3) * np.array(grid.spacing_xyz)
-    moved: NDArray[np.float64] = np.array(grid.origin_xyz) + corners @ axes.T
-    return moved
+    return grid.to_physical(corners)

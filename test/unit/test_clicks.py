@@ -8,14 +8,18 @@ import pytest
 from lesionclick.clicks import (
     BACKGROUND,
     MAX_BYTES,
+    MAX_LESION,
     TUMOR,
     Click,
     at_step,
     clicks_from_indices,
     indices_zyx,
     is_first_on_lesion,
+    is_inside,
     parse_clicks,
+    points_from_indices,
     read_clicks,
+    read_lesion_points,
     warn_about_clicks,
     write_clicks,
 )
@@ -173,6 +177,51 @@ class TestFiles:
             read_clicks(tmp_path)
 
 
+class TestLesionPoints:
+    @staticmethod
+    def read(folder: Path, *points: object) -> dict[int, tuple[float, float, float]]:
+        (folder / "points.json").write_text(text(*points))
+        return read_lesion_points(folder / "points.json")
+
+    def test_numbers_in_either_form_and_any_case(self, tmp_path: Path) -> None:
+        points = [point("12", [1, 2.5, -3]), point("Lesion 3", [4, 5, 6]), point("LESION 1"), point("lesion 65535")]
+        found = self.read(tmp_path, *points)
+        assert found == {1: (1, 2, 3), 3: (4, 5, 6), 12: (1, 2.5, -3), MAX_LESION: (1, 2, 3)}
+        assert list(found) == [1, 3, 12, 65535]
+
+    def test_no_point(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path) == {}
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("0", "65536", "99999", "100000", "-1", "+1", "1.0", "01", " 1", "1 ", "1\n", "\u0661", "1_0", ""),
+            *("Lesion", "Lesion 0", "Lesion  1", "Lesion 1 2", "tumor", "lesions 1", "Lesion\n1"),
+        ],
+    )
+    def test_other_names_are_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(
+            InputError, match=r"json, point 1: expected a lesion's number from 1 to 65535.*found '"
+        ) as caught:
+            self.read(tmp_path, point("1"), point(name))
+        assert len(str(caught.value).splitlines()) == 1
+
+    @pytest.mark.parametrize("name", [3, None, ["3"], True])
+    def test_names_that_are_no_text_are_refused(self, tmp_path: Path, name: object) -> None:
+        with pytest.raises(InputError, match="point 0: expected a name, found"):
+            self.read(tmp_path, point(name))
+
+    def test_number_that_comes_twice_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"point 2: expected one point for each lesion, found lesion 3 again"):
+            self.read(tmp_path, point("3"), point("4"), point("Lesion 3"))
+
+    def test_points_are_checked_as_in_every_click_file(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="point 0: expected three finite numbers"):
+            self.read(tmp_path, point("3", [1, math.nan, 3]))
+        with pytest.raises(InputError, match="found nothing"):
+            read_lesion_points(tmp_path / "none.json")
+
+
 class TestSteps:
     CLICKS = tuple(Click(name, (n, 0.0, 0.0)) for n, name in enumerate((TUMOR, BACKGROUND, TUMOR, TUMOR, BACKGROUND)))
 
@@ -216,6 +265,26 @@ class TestIndices:
         assert np.array_equal(indices_zyx(clicks, TUMOR, SHAPE), inside[:12])
         assert np.array_equal(indices_zyx(clicks, BACKGROUND, SHAPE), inside[12:])
         assert clicks_from_indices(inside[:0], inside[:0]) == ()
+
+    def test_points_from_indices_turns_the_axes_of_one_and_of_many(self) -> None:
+        assert points_from_indices([1, 2.5, 3]).tolist() == [3, 2.5, 1]
+        assert points_from_indices(np.array([[1, 2, 3], [4, 5, 6]])).tolist() == [[3, 2, 1], [6, 5, 4]]
+
+    @pytest.mark.parametrize(
+        ("point_xyz", "inside"),
+        [
+            *[((9, 19, 29), True), ((-0.5, 0, 0), True), ((9.49, 19.49, 29.49), True)],
+            *[
+                ((10, 0, 0), False),
+                ((0, 20, 0), False),
+                ((0, 0, 30), False),
+                ((0, 0, -0.51), False),
+                ((9.5, 0, 0), False),
+            ],
+        ],
+    )
+    def test_point_is_inside_where_its_voxel_is(self, point_xyz: tuple[float, float, float], inside: bool) -> None:
+        assert is_inside(point_xyz, SHAPE) is inside
 
 
 class TestWarnings:

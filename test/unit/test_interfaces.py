@@ -4,9 +4,14 @@ from pathlib import Path
 import pytest
 
 from lesionclick.errors import InputError
-from lesionclick.interfaces import INTERFACES, find_interface, locate
+from lesionclick.interfaces import INTERFACES, PRIMARY, SECONDARY, Interface, find_interface, interfaces_of, locate
 
-(PET_CT,) = INTERFACES
+(PET_CT,) = interfaces_of("task1")
+FOLLOW_UPS = interfaces_of("task2")
+
+BASELINE = ("images/{0}-baseline-ct", "images/{0}-baseline-ct-tumor-lesion-seg", "{0}-baseline-lesion-clicks.json")
+FOLLOWUP = ("images/{0}-followup-ct", "{0}-followup-lesion-clicks.json")
+MASK = "images/{0}-followup-ct-tumor-lesion-seg"
 
 
 def lay_out(folder: Path, *paths: str) -> Path:
@@ -39,6 +44,89 @@ def test_relative_paths_of_the_listing_tell_the_interface_whatever_the_slugs(
     tmp_path: Path, paths: tuple[str, ...]
 ) -> None:
     assert find_interface(list_sockets(tmp_path, *paths)) is PET_CT
+
+
+def of(region: str, *paths: str) -> list[str]:
+    return [path.format(region) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("interface", "name", "inputs", "outputs"),
+    [
+        (FOLLOW_UPS[0], "primary", of("primary", *BASELINE, *FOLLOWUP), of("primary", MASK)),
+        (
+            FOLLOW_UPS[1],
+            "primary and secondary",
+            of("primary", *BASELINE, *FOLLOWUP) + of("secondary", *BASELINE, *FOLLOWUP),
+            of("primary", MASK) + of("secondary", MASK),
+        ),
+        (
+            FOLLOW_UPS[2],
+            "two baselines, one follow-up",
+            of("primary", *BASELINE, *FOLLOWUP) + of("secondary", *BASELINE),
+            of("primary", MASK),
+        ),
+        (
+            FOLLOW_UPS[3],
+            "one baseline, two follow-ups",
+            of("primary", *BASELINE, *FOLLOWUP) + of("secondary", *FOLLOWUP),
+            of("primary", MASK) + of("secondary", MASK),
+        ),
+    ],
+)
+def test_interfaces_of_task_2_are_found_by_folder_and_by_listing(
+    tmp_path: Path, interface: Interface, name: str, inputs: list[str], outputs: list[str]
+) -> None:
+    assert find_interface(lay_out(tmp_path, *inputs)) is interface
+    assert find_interface(list_sockets(tmp_path, *reversed(inputs))) is interface
+    assert (interface.name, interface.task) == (name, "task2")
+    assert [socket.relative_path for socket in interface.outputs] == outputs
+
+
+def test_there_are_five_interfaces_and_two_regions() -> None:
+    assert (PET_CT, *FOLLOW_UPS) == INTERFACES
+    assert len(FOLLOW_UPS) == 4
+    assert (PRIMARY.name, SECONDARY.name) == ("primary", "secondary")
+    kinds = {socket.slug: socket.kind for socket in SECONDARY.baseline + SECONDARY.followup}
+    assert kinds == {
+        "secondary-baseline-ct": "image",
+        "secondary-baseline-ct-tumor-lesion-seg": "image",
+        "secondary-baseline-lesion-clicks": "json",
+        "secondary-followup-ct": "image",
+        "secondary-followup-lesion-clicks": "json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("paths", "named"),
+    [
+        (of("primary", *BASELINE), FOLLOW_UPS),
+        (of("secondary", *BASELINE, *FOLLOWUP), FOLLOW_UPS),
+        (of("primary", *BASELINE, *FOLLOWUP) + of("secondary", BASELINE[0]), FOLLOW_UPS),
+        (["images/ct"], (PET_CT,)),
+        (["images/mr"], INTERFACES),
+        (["images/ct", "primary-followup-lesion-clicks.json"], INTERFACES),
+        ([], INTERFACES),
+    ],
+)
+def test_unknown_set_is_refused_with_the_interfaces_of_the_task_that_it_looks_like(
+    tmp_path: Path, paths: list[str], named: tuple[Interface, ...]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        find_interface(lay_out(tmp_path, *paths))
+    expected, _, found = str(caught.value).partition("; found ")
+    for interface in INTERFACES:
+        inputs = ", ".join(socket.relative_path for socket in interface.inputs)
+        assert (f"{inputs} ({interface.name})" in expected) == (interface in named)
+    assert all(repr(path) in found for path in paths)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_only_the_given_interfaces_are_known(tmp_path: Path) -> None:
+    lay_out(tmp_path, *of("primary", *BASELINE, *FOLLOWUP))
+    assert find_interface(tmp_path, FOLLOW_UPS) is FOLLOW_UPS[0]
+    with pytest.raises(InputError, match=r"expected images/ct, .*\(PET/CT\); found "):
+        find_interface(tmp_path, (PET_CT,))
 
 
 def test_listing_counts_where_folders_say_otherwise(tmp_path: Path) -> None:

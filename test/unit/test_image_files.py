@@ -1,0 +1,262 @@
+import math
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from case_folder import change_header, ct_path, images, pet_path, write_case
+
+from lesionclick.errors import InputError
+from lesionclick.image_files import MAX_VOXELS, ImageFile, require_writable, write_mask, write_masks
+from lesionclick.images import Grid, Volume
+from lesionclick.interfaces import CT, PET, Socket
+
+MASK = Volume(np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 2, Grid((4, 3, 2), (2.0, 2.5, 3.0), (1.0, 2.0, 3.0)))
+
+
+def read(folder: Path, socket: Socket) -> Volume:
+    return ImageFile.find(folder, socket).read()
+
+
+class TestFind:
+    @pytest.mark.parametrize("socket", [CT, PET])
+    def test_empty_folder_is_refused(self, tmp_path: Path, socket: Socket) -> None:
+        folder = write_case(tmp_path) / "images" / socket.slug
+        next(folder.iterdir()).unlink()
+        with pytest.raises(InputError, match=rf"images/{socket.slug}: expected exactly one file, .*found 0: \[\]"):
+            read(tmp_path, socket)
+
+    @pytest.mark.parametrize("other", ["second.mha", "second.tif", "notes.txt"])
+    def test_second_file_is_refused(self, tmp_path: Path, other: str) -> None:
+        (write_case(tmp_path) / "images" / "pet" / other).touch()
+        with pytest.raises(InputError, match=rf"images/pet: expected exactly one file, .*found 2: .*'{other}'"):
+            read(tmp_path, PET)
+
+    @pytest.mark.parametrize("name", ["image.nii.gz", "image", ".mha", "line\nbreak.mha"])
+    def test_other_names_are_refused_in_one_line(self, tmp_path: Path, name: str) -> None:
+        path = ct_path(write_case(tmp_path))
+        path.rename(path.with_name(name))
+        with pytest.raises(InputError, match=r"^\S*images/ct: expected exactly one file, an image .*found 1: .*$"):
+            read(tmp_path, CT)
+
+    def test_what_is_no_file_is_refused(self, tmp_path: Path) -> None:
+        path = ct_path(write_case(tmp_path))
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(InputError, match="found a folder or device"):
+            read(tmp_path, CT)
+        path.rmdir()
+        os.mkfifo(path)
+        with pytest.raises(InputError, match="found a folder or device"):
+            read(tmp_path, CT)
+
+
+class TestRead:
+    def test_tiff(self, tmp_path: Path) -> None:
+        pet = read(write_case(tmp_path, suffix=".tif"), PET)
+        assert np.array_equal(pet.array, sitk.GetArrayFromImage(images()[1]))
+
+    @pytest.mark.parametrize("socket", [CT, PET])
+    @pytest.mark.parametrize(
+        ("value", "found"),
+        [
+            (math.nan, "2 NaN and 0 infinite"),
+            (math.inf, "0 NaN and 2 infinite"),
+            (-math.inf, "0 NaN and 2 infinite"),
+            (1e300, "0 NaN and 2 infinite"),  # beyond float32
+        ],
+    )
+    def test_voxels_that_are_not_finite_are_refused_with_their_number(
+        self, tmp_path: Path, socket: Socket, value: float, found: str
+    ) -> None:
+        image = sitk.Cast(images()[1], sitk.sitkFloat64)
+        for x in range(2):
+            image[x, 3, 4] = value
+        with pytest.raises(InputError, match=f"{socket.slug}.mha: expected finite voxels, found {found}"):
+            read(write_case(tmp_path, **{socket.slug: image}), socket)
+
+    @pytest.mark.parametrize("compressed", [True, False])
+    @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
+    def test_truncated_image_is_refused(self, tmp_path: Path, compressed: bool, kept: float) -> None:
+        path = pet_path(write_case(tmp_path, compressed=compressed))
+        content = path.read_bytes()
+        path.write_bytes(content[: int(kept * len(content))])
+        with pytest.raises(InputError, match=r"pet\.mha: expected (an|a complete) image|pet\.mha: expected \d+ bytes"):
+            read(tmp_path, PET)
+
+    def test_damaged_image_is_refused(self, tmp_path: Path) -> None:
+        path = pet_path(write_case(tmp_path))
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"pet\.mha: expected a complete image"):
+            read(tmp_path, PET)
+
+    @pytest.mark.parametrize("slices", [15, 17])
+    def test_compressed_voxels_must_fill_the_image(self, tmp_path: Path, slices: int) -> None:
+        change_header(ct_path(write_case(tmp_path)), "DimSize", f"20 18 {slices}")
+        with pytest.raises(InputError, match=rf"ct\.mha: expected {20 * 18 * slices * 2} bytes of voxels, found 11520"):
+            read(tmp_path, CT)
+
+    def test_voxels_in_another_file_are_refused(self, tmp_path: Path) -> None:
+        path = pet_path(write_case(tmp_path / "case", compressed=False))
+        header, _, voxels = path.read_bytes().partition(b"LOCAL\n")
+        (tmp_path / "secret.raw").write_bytes(voxels)
+        path.write_bytes(header + b"../../../secret.raw\n")
+        with pytest.raises(InputError, match=r"in the file itself \(LOCAL\), found '../../../secret\.raw'"):
+            read(tmp_path / "case", PET)
+
+    def test_singular_direction_is_refused(self, tmp_path: Path) -> None:
+        change_header(pet_path(write_case(tmp_path)), "TransformMatrix", "1 0 0 0 0 0 0 0 1")
+        with pytest.raises(InputError, match="determinant is 0"):
+            read(tmp_path, PET)
+
+    def test_file_that_is_no_image_is_refused(self, tmp_path: Path) -> None:
+        pet_path(write_case(tmp_path)).write_text("SUV 1, 2, 3")
+        with pytest.raises(InputError, match=r"pet\.mha: expected an image"):
+            read(tmp_path, PET)
+
+    @pytest.mark.parametrize(
+        ("make", "found"),
+        [
+            (lambda pet: sitk.JoinSeries([pet, pet]), "4-D with 1"),
+            (lambda pet: pet[:, :, 3], "2-D with 1"),
+            (lambda pet: sitk.Compose([pet, pet]), "3-D with 2"),
+        ],
+    )
+    def test_other_kinds_of_images_are_refused(self, tmp_path: Path, make, found: str) -> None:
+        pet = make(images()[1])
+        with pytest.raises(InputError, match=f"3-D image with one value per voxel, found {found}"):
+            read(write_case(tmp_path, pet=pet), PET)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("DimSize", "0 18 16", rf"1 to {MAX_VOXELS} voxels, found 0 in size \(x, y, z\) \(0, 18, 16\)"),
+            ("DimSize", "20 18 -16", "voxels, found "),
+            ("DimSize", "1024 1024 512", r"at most 3000 litres, found 4\.83e\+04 litres"),
+            ("DimSize", "1024 1024 513", rf"1 to {MAX_VOXELS} voxels, found 537919488"),
+            ("DimSize", "60000 60000 60000", "voxels, found 216000000000000"),
+            ("ElementSpacing", "0 4.5 5", r"at least 0\.1 mm"),
+            ("ElementSpacing", "4 -4.5 5", r"at least 0\.1 mm"),
+            ("ElementSpacing", "nan 4.5 5", r"at least 0\.1 mm"),
+            ("ElementSpacing", "inf 4.5 5", r"at least 0\.1 mm"),
+            ("ElementSpacing", "0.004 0.0045 0.005", r"at least 0\.1 mm .*0\.004"),  # metres
+            ("ElementSpacing", "400 450 500", "at most 3000 litres, found 5.18e.05 litres"),
+            ("ElementType", "MET_OTHER", "expected an image"),
+        ],
+    )
+    def test_implausible_header_is_refused(self, tmp_path: Path, key: str, value: str, message: str) -> None:
+        change_header(pet_path(write_case(tmp_path)), key, value)
+        with pytest.raises(InputError, match=message):
+            read(tmp_path, PET)
+
+
+class TestLabels:
+    @staticmethod
+    def read(folder: Path, values: list[float], pixel: int = sitk.sitkFloat64) -> Volume:
+        mask = sitk.Cast(images()[0] * 0, pixel)
+        for x, value in enumerate(values):
+            mask[x, 5, 6] = value
+        return ImageFile.find(write_case(folder, ct=mask), CT).read_labels()
+
+    @pytest.mark.parametrize("pixel", [sitk.sitkUInt16, sitk.sitkInt32, sitk.sitkUInt64, sitk.sitkFloat32])
+    def test_whole_numbers_are_kept_whatever_their_type(self, tmp_path: Path, pixel: int) -> None:
+        labels = self.read(tmp_path, [1, 300, 65535], pixel)
+        assert labels.array.dtype == np.uint16
+        assert labels.array[6, 5, :4].tolist() == [1, 300, 65535, 0]
+        assert np.count_nonzero(labels.array) == 3
+        assert labels.grid == Grid.from_image(images()[0])
+
+    @pytest.mark.parametrize(
+        ("values", "found"),
+        [
+            ([1, 2.5, 3], r"1 other voxels, such as 2\.5"),
+            ([65536], "1 other voxels, such as 65536"),
+            ([1e12, 1], r"1 other voxels, such as 1e\+12"),
+            ([-1, -1], "2 other voxels, such as -1"),
+        ],
+    )
+    def test_other_values_are_refused(self, tmp_path: Path, values: list[float], found: str) -> None:
+        with pytest.raises(InputError, match=rf"ct\.mha: expected whole numbers from 0 to 65535, found {found}"):
+            self.read(tmp_path, values)
+
+    def test_same_checks_as_of_every_image(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"ct\.mha: expected finite voxels, found 1 NaN"):
+            self.read(tmp_path, [math.nan])
+
+
+class TestWrite:
+    def test_mask_is_written_compressed_whole_and_readable_by_all(self, tmp_path: Path) -> None:
+        path = tmp_path / "mask.mha"
+        previous = os.umask(0o077)
+        try:
+            write_mask(MASK, path)
+        finally:
+            os.umask(previous)
+        image = sitk.ReadImage(str(path))
+        assert image.GetPixelID() == sitk.sitkUInt8
+        assert Grid.from_image(image) == MASK.grid
+        assert np.array_equal(sitk.GetArrayFromImage(image), MASK.array)
+        assert b"CompressedData = True" in path.read_bytes()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_mask_replaces_an_older_one(self, tmp_path: Path) -> None:
+        path = tmp_path / "mask.mha"
+        path.write_text("old")
+        write_mask(MASK, path)
+        assert sitk.ReadImage(str(path)).GetSize() == (4, 3, 2)
+
+    def test_failure_after_writing_leaves_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "mask.mha"
+        path.mkdir()  # a file cannot replace it
+        with pytest.raises(InputError, match=f"{tmp_path}: expected a folder that user {os.getuid()} can write"):
+            write_mask(MASK, path)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_failure_while_writing_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def run_full(_: sitk.Image, name: str, **__: object) -> None:
+            Path(name).write_bytes(b"half a mask")
+            raise RuntimeError("disk full")
+
+        monkeypatch.setattr(sitk, "WriteImage", run_full)
+        with pytest.raises(InputError, match="disk full"):
+            write_mask(MASK, tmp_path / "mask.mha")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="none: expected a folder"):
+            write_mask(MASK, tmp_path / "none" / "mask.mha")
+
+
+class TestWriteMasks:
+    def test_all_are_written(self, tmp_path: Path) -> None:
+        other = Volume(MASK.array + 1, MASK.grid)
+        write_masks({tmp_path / "a.mha": MASK, tmp_path / "b.mha": other})
+        for name, mask in (("a", MASK), ("b", other)):
+            assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / f"{name}.mha")), mask.array)
+
+    def test_none_is_left_when_one_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "kept.mha").touch()
+        with pytest.raises(InputError, match="none: expected a folder"):
+            write_masks({tmp_path / "a.mha": MASK, tmp_path / "none" / "b.mha": MASK, tmp_path / "c.mha": MASK})
+        assert [path.name for path in tmp_path.iterdir()] == ["kept.mha"]
+
+
+class TestRequireWritable:
+    def test_folder_is_made_and_left_empty(self, tmp_path: Path) -> None:
+        for _ in range(2):
+            require_writable(tmp_path / "a" / "b")
+            assert list((tmp_path / "a" / "b").iterdir()) == []
+
+    @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+    def test_read_only_folder_is_refused(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o555)
+        try:
+            with pytest.raises(InputError, match="Permission denied"):
+                require_writable(tmp_path)
+        finally:
+            tmp_path.chmod(0o755)
