@@ -1,27 +1,33 @@
-"""Train the embedded Task 1 model: phantoms and real crops as a data set, then the small configuration.
+"""Train an embedded model: phantoms and real crops as a data set, then the small configuration.
 
-python benchmarks/embed.py --sts ../shared/data/sts --output out/embed --minutes 100
+python benchmarks/embed.py task1 --sts ../shared/data/sts --output out/embed1 --minutes 100
+python benchmarks/embed.py task2 --sts ../shared/data/sts --output out/embed2 --minutes 80
 """
 
 import argparse
 from pathlib import Path
 
-from lesionclick.training.embedded import build_dataset
-from lesionclick.training.train import train_task1
+from lesionclick.training.embedded import build_dataset, build_longitudinal_dataset
+from lesionclick.training.train import train
+
+PHANTOMS = {"task1": 120, "task2": 64}
 
 
 def main() -> None:
     """Build the data set and train on it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("task1", "task2"))
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/sts"))
     parser.add_argument("--output", type=Path, default=Path("out/embed"))
-    parser.add_argument("--phantoms", type=int, default=120)
+    parser.add_argument("--phantoms", type=int, help="default: 120 for Task 1, 64 for Task 2")
     parser.add_argument("--minutes", type=float, default=100.0)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     parser.add_argument("--initial", type=Path, help="model folder whose weights to begin with")
     args = parser.parse_args()
-    dataset = build_dataset(args.sts, args.output / "raw", args.phantoms)
-    print(train_task1(dataset, "small", args.output, minutes=args.minutes, resume=args.resume, initial=args.initial))
+    build = build_dataset if args.task == "task1" else build_longitudinal_dataset
+    dataset = build(args.sts, args.output / "raw", args.phantoms or PHANTOMS[args.task])
+    options = {"minutes": args.minutes, "resume": args.resume, "initial": args.initial}
+    print(train(args.task, dataset, "small", args.output, **options))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def read_model_folder(folder: Path, trust_checkpoint: bool = False) -> ModelFold
         resolved = plans.get_configuration(_configuration_name(folder, checkpoints))
         configuration = _InferenceConfiguration(resolved.configuration)
         _require_usable(folder, plans, configuration, dataset, prompt)
-        networks = tuple(_build_network(configuration, 2 + prompt.n_channels) for _ in checkpoints)
+        networks = tuple(_build_network(configuration, prompt.n_images + prompt.n_channels) for _ in checkpoints)
     dropped: set[str] = set()
     for network, (path, checkpoint) in zip(networks, checkpoints.items(), strict=True):
         dropped |= _load_weights(network, checkpoint, path)
@@ -172,15 +172,15 @@ def _require_usable(
     dataset: Mapping[str, Any],
     prompt: PromptSpec,
 ) -> None:
-    """Refuse kinds of models that do not fit one PET/CT with clicks and one kind of lesion."""
+    """Refuse kinds of models that do not fit the images of a case, its clicks, and one kind of lesion."""
     labels = plans.get_label_manager(dataset)
     if labels.has_regions or len(labels.foreground_labels) != 1:
         raise ModelError(f"{folder}: expected background and one other label, found {dataset['labels']}")
-    expected = 2 + (prompt.n_channels if prompt.stage == "image" else 0)
+    expected = prompt.n_images + (prompt.n_channels if prompt.stage == "image" else 0)
     if (found := len(_channel_names(dataset))) != expected:
         raise ModelError(
-            f"{folder}: expected {expected} channels in dataset.json (CT, PET and those of the clicks where they are "
-            f"encoded at stage image), found {found}"
+            f"{folder}: expected {expected} channels in dataset.json (the images, and those of the clicks where they "
+            f"are encoded at stage image), found {found}"
         )
     if len(configuration.patch_size) != 3 or configuration.previous_stage_name is not None:
         raise ModelError(f"{folder}: expected a 3D configuration that is no cascade, found {configuration}")

@@ -19,13 +19,13 @@ from lesionclick.clicks import is_first_on_lesion
 from lesionclick.errors import ModelError
 
 Points = NDArray[np.float64]
-Encoding = Literal["gaussian", "ball", "fields"]
+Encoding = Literal["gaussian", "ball", "fields", "pair"]
 Stage = Literal["image", "network"]
 Unit = Literal["voxel", "mm"]
 Align = Literal["centre", "corner"]
 Readers = Literal["any", "challenge"]
 
-_CHANNELS: dict[Encoding, int] = {"gaussian": 2, "ball": 2, "fields": 5}
+_CHANNELS: dict[Encoding, int] = {"gaussian": 2, "ball": 2, "fields": 5, "pair": 4}
 _CHOICES = {"encoding": Encoding, "stage": Stage, "unit": Unit, "align": Align, "readers": Readers}
 
 
@@ -37,16 +37,18 @@ class PromptSpec:
     ----------
     encoding
         ``gaussian``: the official baseline's heatmap. ``ball``: a ball with its normalised distance transform.
-        ``fields``: near and far distance, the first click of each lesion apart from the further ones.
+        ``fields``: near and far distance, the first click of each lesion apart from the further ones. ``pair``, of Task
+        2: a lesion's baseline beside its follow-up, see `encode_pair`.
     stage
         ``image``: the channels are made on the PET grid, stand after CT and PET, and pass nnU-Net's preprocessing with
         them. ``network``: they are made on the network's grid and appended to the preprocessed images.
     radius
-        Standard deviation of the Gaussian, radius of the ball, or standard deviation of the near field.
+        Standard deviation of the Gaussian, radius of the ball, standard deviation of the near field, or length constant
+        of the points of ``pair``.
     unit
         Unit of `radius`: ``voxel`` or ``mm``.
     reach_mm
-        Length constant of the far field of ``fields``, in mm.
+        Length constant of the far field of ``fields``, or of the mask of ``pair``, in mm.
     align
         How an image index is carried to the network's grid: ``centre`` keeps voxel centres and fractions, ``corner``
         scales the index and rounds it half to even.
@@ -72,8 +74,18 @@ class PromptSpec:
 
     @property
     def n_channels(self) -> int:
-        """Number of channels that the encoding adds to CT and PET."""
+        """Number of channels that the encoding adds to the images."""
         return _CHANNELS[self.encoding]
+
+    @property
+    def n_images(self) -> int:
+        """Number of images that the model is given: CT and PET, or with ``pair`` the follow-up CT."""
+        return 1 if self.encoding == "pair" else 2
+
+    @property
+    def task(self) -> Literal["task1", "task2"]:
+        """The task that the encoding serves."""
+        return "task2" if self.encoding == "pair" else "task1"
 
     def to_json(self) -> str:
         """Return the text of a `prompt.json`."""
@@ -94,6 +106,8 @@ class PromptSpec:
         for key, choices in _CHOICES.items():
             if key in values and values[key] not in get_args(choices):
                 raise ModelError(f"{source}: {key} must be one of {get_args(choices)}, found {values[key]!r}")
+        if values.get("encoding") == "pair" and values.get("stage") != "network":
+            raise ModelError(f"{source}: encoding pair must have stage network, found {values.get('stage')!r}")
         for key in ("radius", "reach_mm"):
             value = values.get(key, 1)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000:
@@ -161,6 +175,51 @@ def encode(
         return torch.stack(near + far)
     paint = gaussian if spec.encoding == "gaussian" else ball
     return torch.from_numpy(np.stack([paint(points, shape, radius) for points in kinds])).to(device)
+
+
+def encode_pair(
+    spec: PromptSpec,
+    baseline_mask: NDArray[np.bool_],
+    followup_zyx: NDArray[np.number] | None,
+    baseline_zyx: NDArray[np.number] | None,
+    spacing_zyx: Sequence[float],
+) -> NDArray[np.float32]:
+    """Turn one lesion's baseline mask and its two points into channels.
+
+    The mask becomes the hyperbolic tangent of its signed distance over `spec.reach_mm`, positive inside: where a lesion
+    has grown or shrunk, the network finds its new border among the level sets of the old. A point becomes
+    exp(-distance / `spec.radius`).
+
+    Parameters
+    ----------
+    spec
+        With encoding ``pair``.
+    baseline_mask
+        Shape (z, y, x), bool; empty for a lesion that is new.
+    followup_zyx, baseline_zyx
+        Voxel index of each point, shape (3,), which may lie outside the patch; None gives zeros.
+    spacing_zyx
+        Voxel size in mm.
+
+    Returns
+    -------
+    NDArray
+        Shape (3, z, y, x), float32: mask (-1 throughout where it is empty), follow-up point, baseline point.
+    """
+    shape = baseline_mask.shape
+    channels = np.zeros((3, *shape), dtype=np.float32)
+    channels[0] = -1.0
+    if baseline_mask.any():
+        inside = ndimage.distance_transform_edt(baseline_mask, sampling=spacing_zyx)
+        outside = ndimage.distance_transform_edt(~baseline_mask, sampling=spacing_zyx)
+        channels[0] = np.tanh((inside - outside) / spec.reach_mm)
+    for channel, point in zip(channels[1:], (followup_zyx, baseline_zyx), strict=True):
+        if point is not None:
+            axes = ((np.arange(n) - p) * s for n, p, s in zip(shape, point, spacing_zyx, strict=True))
+            z, y, x = (axis**2 for axis in axes)
+            radius_mm = spec.radius if spec.unit == "mm" else spec.radius * float(np.mean(spacing_zyx))
+            channel[:] = np.exp(-np.sqrt(z[:, None, None] + y[:, None] + x) / radius_mm)
+    return channels
 
 
 def gaussian(points_zyx: Points, shape_zyx: tuple[int, ...], sigma_zyx: NDArray[np.float64]) -> NDArray[np.float32]:

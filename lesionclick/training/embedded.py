@@ -1,4 +1,4 @@
-"""The data set of the embedded Task 1 model: phantoms of both tracers, and real crops of soft-tissue sarcomas."""
+"""The data sets of the embedded models: phantoms, and real crops of soft-tissue sarcomas."""
 
 import json
 from collections.abc import Sequence
@@ -14,8 +14,14 @@ from lesionclick.simulation.phantoms import Tracer, make_phantom
 SPLIT_SEED = 20261123
 HELD_OUT = 9
 """Real patients that are never trained on."""
-SPACING_XYZ = (4.0, 4.0, 3.27)
-"""Voxel size of the training phantoms in mm, that of the small configuration."""
+SPACING_XYZ = {"task1": (4.0, 4.0, 3.27), "task2": (2.0, 2.0, 3.0)}
+"""Voxel size of the training phantoms in mm, that of the small configurations."""
+LESIONS = (8, 21)
+"""Range of the number of lesions in a phantom of Task 2; the upper end is left out."""
+LARGEST_MM = 34.0
+"""Size up to which real lesions of Task 2 are left as they are. Sarcomas are many times larger than most metastases:
+larger ones are shown smaller, by another voxel size, so that they fit a patch.
+"""
 
 
 def split_patients(patients: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -42,38 +48,99 @@ def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, re
         The data set folder.
     """
     dataset = output / "Dataset001_PhantomsAndSarcomas"
-    for folder in ("imagesTr", "labelsTr"):
-        (dataset / folder).mkdir(parents=True, exist_ok=True)
-    patients = sorted(path.name for path in sts.iterdir() if (path / "label.mha").is_file())
-    training, held_out = split_patients(patients)
+    patients = _list_patients(sts)
     for patient in patients:
-        images = [sitk.ReadImage(str(sts / patient / f"{kind}.mha")) for kind in ("ct", "pet", "label")]
-        _write_case(dataset, patient, *images)
+        _write_case(dataset, patient, *_read_images(sts / patient, "label", "ct", "pet"))
     with ProcessPoolExecutor(processes) as pool:
         names = list(pool.map(partial(_write_phantom, dataset), range(phantoms)))
+    _describe(dataset, patients, names, real_share, ["CT", "PET"])
+    return dataset
+
+
+def build_longitudinal_dataset(
+    sts: Path, output: Path, phantoms: int, processes: int = 2, real_share: float = 0.3
+) -> Path:
+    """Write the raw nnU-Net data set of Task 2: single CTs with lesions, of which training makes pairs.
+
+    The arguments are those of `build_dataset`; patients have ``ct_fullres.mha`` and ``label_fullres.mha`` where there
+    are such. Phantoms are scanned after contrast agent. The new folder is ``Dataset002_LesionsInCT``.
+
+    Returns
+    -------
+    Path
+        The data set folder.
+    """
+    dataset = output / "Dataset002_LesionsInCT"
+    patients = _list_patients(sts)
+    for patient in patients:
+        suffix = "_fullres" if (sts / patient / "label_fullres.mha").is_file() else ""
+        images = _read_images(sts / patient, f"label{suffix}", f"ct{suffix}")
+        _write_case(dataset, patient, *_shrunk_to_fit(images))
+    with ProcessPoolExecutor(processes) as pool:
+        names = list(pool.map(partial(_write_enhanced_phantom, dataset), range(phantoms)))
+    _describe(dataset, patients, names, real_share, ["CT"])
+    return dataset
+
+
+def _list_patients(sts: Path) -> list[str]:
+    return sorted(path.name for path in sts.iterdir() if (path / "label.mha").is_file())
+
+
+def _read_images(folder: Path, *kinds: str) -> list[sitk.Image]:
+    return [sitk.ReadImage(str(folder / f"{kind}.mha")) for kind in kinds]
+
+
+def _shrunk_to_fit(images: Sequence[sitk.Image]) -> Sequence[sitk.Image]:
+    """Give the images, of which the first is the label, a voxel size with which no lesion exceeds `LARGEST_MM`."""
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(sitk.ConnectedComponent(images[0] > 0))
+    boxes = [shape.GetBoundingBox(number)[3:] for number in shape.GetLabels()]
+    largest = max(float(np.max(np.multiply(box, images[0].GetSpacing()))) for box in boxes)
+    factor = min(1.0, LARGEST_MM / largest)
+    for image in images:
+        image.SetSpacing([factor * mm for mm in image.GetSpacing()])
+    return images
+
+
+def _describe(
+    dataset: Path, patients: Sequence[str], names: Sequence[str], real_share: float, channels: Sequence[str]
+) -> None:
+    """Write the split and the description of a data set."""
+    training, held_out = split_patients(patients)
     repeats = max(1, round(real_share / (1 - real_share) * len(names) / len(training)))
-    split = [{"train": training * repeats + names, "val": held_out}]
+    split = [{"train": [*training * repeats, *names], "val": held_out}]
     (dataset / "splits_final.json").write_text(json.dumps(split, indent=1))
     description = {
-        "channel_names": {"0": "CT", "1": "PET"},
+        "channel_names": {str(number): name for number, name in enumerate(channels)},
         "labels": {"background": 0, "lesion": 1},
         "numTraining": len(patients) + len(names),
         "file_ending": ".nii.gz",
     }
     (dataset / "dataset.json").write_text(json.dumps(description, indent=1))
-    return dataset
 
 
 def _write_phantom(dataset: Path, seed: int) -> str:
     tracer: Tracer = "psma" if seed % 2 else "fdg"
     name = f"phantom_{tracer}_{seed:04d}"
     if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
-        phantom = make_phantom(seed, tracer, spacing_xyz=SPACING_XYZ)
-        _write_case(dataset, name, *(volume.to_image() for volume in (phantom.ct, phantom.pet, phantom.label)))
+        phantom = make_phantom(seed, tracer, spacing_xyz=SPACING_XYZ["task1"])
+        _write_case(dataset, name, *(volume.to_image() for volume in (phantom.label, phantom.ct, phantom.pet)))
     return name
 
 
-def _write_case(dataset: Path, name: str, ct: sitk.Image, pet: sitk.Image, label: sitk.Image) -> None:
-    sitk.WriteImage(ct, str(dataset / "imagesTr" / f"{name}_0000.nii.gz"))
-    sitk.WriteImage(pet, str(dataset / "imagesTr" / f"{name}_0001.nii.gz"))
+def _write_enhanced_phantom(dataset: Path, seed: int) -> str:
+    name = f"phantom_{seed:04d}"
+    if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
+        lesions = int(np.random.default_rng(seed).integers(*LESIONS))
+        phantom = make_phantom(seed, "fdg", lesions=lesions, spacing_xyz=SPACING_XYZ["task2"], contrast_agent=True)
+        _write_case(dataset, name, phantom.label.to_image(), phantom.ct.to_image())
+    return name
+
+
+def _write_case(dataset: Path, name: str, label: sitk.Image, *images: sitk.Image) -> None:
+    """Write a case; the label comes last, as a sign that it is complete."""
+    for folder in ("imagesTr", "labelsTr"):
+        (dataset / folder).mkdir(parents=True, exist_ok=True)
+    for channel, image in enumerate(images):
+        sitk.WriteImage(image, str(dataset / "imagesTr" / f"{name}_{channel:04d}.nii.gz"))
     sitk.WriteImage(label, str(dataset / "labelsTr" / f"{name}.nii.gz"))

@@ -3,24 +3,29 @@
 import json
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import nn
 
 from lesionclick.errors import InputError, ModelError
 from lesionclick.model_folder import read_checkpoints
-from lesionclick.training.plans import FIELDS, RECIPES, adapt_plans
+from lesionclick.training.plans import RECIPES, adapt_plans
 
 _LOG = logging.getLogger(__name__)
 _TRAINERS = Path(__file__).parent / "nnunet"
 _N_IMAGES = 2
+LISTED_VOXELS = 100
 
 
-def train_task1(
+def train(
+    task: str,
     dataset: Path,
     config: str,
     output: Path,
@@ -32,16 +37,19 @@ def train_task1(
     resume: bool = False,
     initial: Path | None = None,
 ) -> Path:
-    """Train an interactive PET/CT model and export its model folder.
+    """Train a model of one of the tasks and export its model folder.
 
     Parameters
     ----------
+    task
+        ``task1``: interactive PET/CT. ``task2``: longitudinal CT, from single CTs.
     dataset
-        Raw data set folder ``Dataset<NNN>_<Name>`` with ``imagesTr`` (``_0000`` CT, ``_0001`` PET in SUV),
-        ``labelsTr``, ``dataset.json`` and, if wanted, ``splits_final.json``. A case may stand in a split's ``train``
-        list several times, to be drawn that much more often.
+        Raw data set folder ``Dataset<NNN>_<Name>`` with ``imagesTr`` (``_0000`` CT and, for Task 1, ``_0001`` PET in
+        SUV), ``labelsTr``, ``dataset.json`` and, if wanted, ``splits_final.json``. A case may stand in a split's
+        ``train`` list several times, to be drawn that much more often.
     config
-        ``small`` (CPU; ends after `minutes`), ``standard`` (nnU-Net's own plans) or ``large`` (its ResEnc-L preset).
+        ``small`` (CPU; ends after `minutes`), ``standard`` or ``large``; for Task 1 the last two are nnU-Net's own
+        plans and its ResEnc-L preset.
     output
         Folder for nnU-Net's preprocessed data, checkpoints and logs; the model folder is ``<output>/model``.
     device
@@ -71,7 +79,7 @@ def train_task1(
     """
     if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
         raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
-    recipe = RECIPES[config]
+    recipe = RECIPES[task, config]
     # nnU-Net reads its folders from the environment
     os.environ.update(
         nnUNet_raw=str(dataset.parent),
@@ -84,12 +92,15 @@ def train_task1(
 
     number = int(dataset.name[len("Dataset") :].split("_")[0])
     preprocessed = output / "preprocessed" / dataset.name
-    plans_name = {"large": "nnUNetResEncUNetLPlans"}.get(config, "nnUNetPlans")
+    plans_name = {"nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans"}.get(recipe.planner, "nnUNetPlans")
     if not resume:
         extract_fingerprints([number], num_processes=processes)
         plans_name = plan_experiments([number], recipe.planner)
-        adapt_plans(preprocessed / f"{plans_name}.json", config, FIELDS, minutes)
+        adapt_plans(preprocessed / f"{plans_name}.json", task, config, minutes)
         preprocess([number], plans_name, (recipe.configuration,), (processes,))
+        if task == "task2":
+            data = json.loads((preprocessed / f"{plans_name}.json").read_text())["configurations"][recipe.configuration]
+            balance_lesions(preprocessed / data["data_identifier"])
         if (dataset / "splits_final.json").is_file():
             shutil.copyfile(dataset / "splits_final.json", preprocessed / "splits_final.json")
     chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
@@ -108,6 +119,32 @@ def train_task1(
     trainer.run_training()
     trained = output / "results" / dataset.name / f"{recipe.trainer}__{plans_name}__{recipe.configuration}"
     return export_model(trained, output / "model")
+
+
+def balance_lesions(folder: Path) -> None:
+    """Let nnU-Net's loader draw all lesions of a case equally often, and not by their volume.
+
+    It draws from the voxels that each case's properties list; here each lesion gets `LISTED_VOXELS` of them, some of
+    them several times where it has fewer.
+
+    Parameters
+    ----------
+    folder
+        Preprocessed cases of one configuration; their properties are changed in place.
+    """
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+    cases = infer_dataset_class(str(folder))(str(folder))
+    rng = np.random.default_rng(0)
+    for name in cases.identifiers:
+        _, label, _, properties = cases.load_case(name)
+        numbers, count = ndimage.label(np.asarray(label[0]) > 0, np.ones((3, 3, 3)))
+        voxels = [rng.choice(np.argwhere(numbers == n), LISTED_VOXELS) for n in range(1, count + 1)]
+        if voxels:
+            places = np.concatenate(voxels)
+            properties["class_locations"] = {1: np.insert(places, 0, 0, axis=1)}
+            with (folder / f"{name}.pkl").open("wb") as file:
+                pickle.dump(properties, file)
 
 
 def take_weights(network: nn.Module, initial: Path) -> None:

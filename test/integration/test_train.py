@@ -1,21 +1,25 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 from model_folder import write_model_folder
+from nnunetv2.training.dataloading import nnunet_dataset
 
 from lesionclick.case import PetCtCase
 from lesionclick.clicks import clicks_from_indices
 from lesionclick.errors import InputError, ModelError
-from lesionclick.model import Model
+from lesionclick.evaluation.samples import make_visits
+from lesionclick.longitudinal import Lesion, segment_lesions
+from lesionclick.model import LesionModel, Model
 from lesionclick.model_folder import read_model_folder
 from lesionclick.petct import segment
 from lesionclick.prompts import PromptSpec
 from lesionclick.simulation.clicks import simulate
 from lesionclick.simulation.phantoms import make_phantom
-from lesionclick.training.train import export_model, take_weights, train_task1
+from lesionclick.training.train import balance_lesions, export_model, take_weights, train
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def dataset(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::ResourceWarning")
 def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
-    folder = train_task1(dataset, "small", tmp_path / "out", "cpu", minutes=0.001, processes=1)
+    folder = train("task1", dataset, "small", tmp_path / "out", "cpu", minutes=0.001, processes=1)
 
     weights = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
     assert all(tensor.dtype == torch.half for tensor in weights.values())
@@ -61,9 +65,50 @@ def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
     assert not mask.array[tuple(points[1].T)].any()
 
     # one step from given weights, at the low rate of the warm-up, stays near them
-    tuned = train_task1(dataset, "small", tmp_path / "tuned", "cpu", minutes=0.001, processes=1, initial=folder)
+    tuned = train("task1", dataset, "small", tmp_path / "tuned", "cpu", minutes=0.001, processes=1, initial=folder)
     moved = torch.load(tuned / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
     assert 0 < max(float((moved[name].float() - weights[name].float()).abs().max()) for name in weights) < 0.01
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::ResourceWarning")
+def test_a_trained_model_of_task2_segments_a_followup(dataset, tmp_path):
+    description = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps({**description, "channel_names": {"0": "CT"}}))
+    for pet in dataset.glob("imagesTr/*_0001.nii.gz"):
+        pet.unlink()
+    folder = train("task2", dataset, "small", tmp_path / "out", "cpu", minutes=0.001, processes=1)
+    model = LesionModel.load(folder, torch.device("cpu"))
+    assert model.patch_size == (24, 40, 40)
+    with pytest.raises(ModelError, match="expected a model of task1, by the inputs of the case; found encoding 'pair'"):
+        Model.load(folder, torch.device("cpu"))
+
+    phantom = make_phantom(0, "fdg", lesions=3, spacing_xyz=(6.0, 6.0, 6.0), field_of_view=(0.4, 0.6))
+    visits = make_visits(phantom.ct, phantom.label, 1)
+    place = Lesion(5, phantom.ct.grid.to_physical([(20, 20, 10)])[0], True, visits.baseline, None, new=True)
+    mask = segment_lesions(visits.followup, [place], model)
+    assert set(np.unique(mask.array)) == {0, 5}  # a clicked lesion is never empty
+
+
+def test_lesions_are_listed_equally_often_whatever_their_size(tmp_path, monkeypatch):
+    label = np.zeros((1, 12, 12, 12), dtype=np.int8)
+    label[0, 1:3, 1:3, 1:3], label[0, 5:11, 5:11, 5:11] = 1, 1  # 8 and 216 voxels
+
+    class Cases:
+        identifiers = ("a",)
+
+        def load_case(self, _):
+            return None, label, None, {"spacing": [1, 1, 1], "class_locations": {1: np.argwhere(label)}}
+
+    monkeypatch.setattr(nnunet_dataset, "infer_dataset_class", lambda _: lambda _: Cases())
+    balance_lesions(tmp_path)
+    with (tmp_path / "a.pkl").open("rb") as file:
+        properties = pickle.load(file)
+    places = properties["class_locations"][1]
+    assert label[tuple(places.T)].all()
+    assert properties["spacing"] == [1, 1, 1]
+    small = (places[:, 1:] < 4).all(axis=1)
+    assert small.sum() == (~small).sum()
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
@@ -91,7 +136,7 @@ def test_images_take_over_their_weights_where_clicks_are_encoded_in_another_way(
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"Dataset<NNN>"):
-        train_task1(tmp_path, "small", tmp_path / "out")
+        train("task1", tmp_path, "small", tmp_path / "out")
 
 
 def test_a_training_without_a_final_checkpoint_is_not_exported(tmp_path):

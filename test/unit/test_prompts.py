@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lesionclick.errors import ModelError
-from lesionclick.prompts import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec, ball, encode, to_network_grid
+from lesionclick.prompts import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec, ball, encode, encode_pair, to_network_grid
 
 FIELDS = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm", reach_mm=30.0)
 NO_POINT = np.empty((0, 3))
@@ -156,3 +156,42 @@ def test_broken_prompt_json_is_refused_by_name(change, named):
 def test_prompt_json_without_an_encoding_is_refused():
     with pytest.raises(ModelError, match="encoding"):
         PromptSpec.from_mapping({"stage": "image", "radius": 3}, "prompt.json")
+
+
+class TestPair:
+    SPEC = PromptSpec(encoding="pair", stage="network", radius=10.0, unit="mm", reach_mm=8.0)
+    SPACING = (3.0, 2.0, 2.0)
+
+    def encode(self, mask, followup=None, baseline=None):
+        return encode_pair(self.SPEC, mask, followup, baseline, self.SPACING)
+
+    def test_mask_is_its_signed_distance_over_the_reach(self):
+        mask = np.zeros((5, 9, 9), dtype=bool)
+        mask[2, 3:6, 3:6] = True
+        channel = self.encode(mask)[0]
+        assert channel[2, 4, 4] == pytest.approx(np.tanh(3 / 8))  # the next voxel outside is 3 mm away, along z
+        assert channel[2, 3, 3] == pytest.approx(np.tanh(2 / 8))
+        assert channel[2, 4, 6] == pytest.approx(np.tanh(-2 / 8))
+        assert channel[2, 4, 8] == pytest.approx(np.tanh(-6 / 8))
+        assert np.array_equal(channel > 0, mask)
+
+    def test_empty_mask_is_minus_one(self):
+        assert (self.encode(np.zeros((3, 4, 4), dtype=bool))[0] == -1).all()
+
+    def test_points_fade_with_the_distance_in_mm(self):
+        channels = self.encode(np.zeros((5, 9, 9), dtype=bool), (2, 4, 4), (1.0, 4.0, 3.5))
+        assert channels[1, 2, 4, 4] == 1
+        assert channels[1, 2, 4, 6] == pytest.approx(np.exp(-4 / 10))
+        assert channels[1, 4, 4, 4] == pytest.approx(np.exp(-6 / 10))
+        assert channels[2, 1, 4, 3] == channels[2, 1, 4, 4] == pytest.approx(np.exp(-1 / 10))
+
+    def test_a_point_that_is_not_there_is_zero_and_one_outside_still_shows(self):
+        channels = self.encode(np.zeros((3, 4, 4), dtype=bool), (1, 1, -5), None)
+        assert channels[1, 1, 1, 0] == pytest.approx(np.exp(-10 / 10))
+        assert not channels[2].any()
+
+    def test_it_serves_task_2_on_the_networks_grid(self):
+        assert (self.SPEC.task, self.SPEC.n_images, self.SPEC.n_channels) == ("task2", 1, 4)
+        assert (OFFICIAL_BASELINE.task, OFFICIAL_BASELINE.n_images) == ("task1", 2)
+        with pytest.raises(ModelError, match="encoding pair must have stage network, found 'image'"):
+            PromptSpec.from_mapping({"encoding": "pair", "stage": "image", "radius": 3.0}, "prompt.json")

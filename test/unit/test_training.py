@@ -2,12 +2,13 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from lesionclick.prompts import PromptSpec
 from lesionclick.training.augmentation import MOST_CLICKS, AppendClicks, MisalignCT
-from lesionclick.training.embedded import HELD_OUT, split_patients
-from lesionclick.training.plans import FIELDS, adapt_plans
+from lesionclick.training.embedded import HELD_OUT, LARGEST_MM, _shrunk_to_fit, split_patients
+from lesionclick.training.plans import FIELDS, PAIR, adapt_plans
 from lesionclick.training.train import find_trainer
 
 BALL = PromptSpec(encoding="ball", stage="network", radius=2.0)
@@ -108,7 +109,7 @@ def plans_file(tmp_path):
 
 
 def test_small_plans_name_the_prompt_and_make_air_zero(plans_file):
-    adapt_plans(plans_file, "small", FIELDS, minutes=3)
+    adapt_plans(plans_file, "task1", "small", minutes=3)
     plans = json.loads(plans_file.read_text())
     assert PromptSpec.from_mapping(plans["prompt"], "plans") == FIELDS
     assert plans["transpose_forward"] == [0, 1, 2]
@@ -118,18 +119,55 @@ def test_small_plans_name_the_prompt_and_make_air_zero(plans_file):
 
 
 def test_standard_plans_keep_nnunets_architecture_and_axes(plans_file):
-    adapt_plans(plans_file, "standard", FIELDS, minutes=3)
+    adapt_plans(plans_file, "task1", "standard", minutes=3)
     plans = json.loads(plans_file.read_text())
     assert plans["transpose_forward"] == [1, 0, 2]
     assert set(plans["configurations"]) == {"3d_fullres"}
     assert plans["configurations"]["3d_fullres"]["patch_size"] == [32, 32, 32]
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerClicks", "nnUNetTrainerClicksSmall"])
+@pytest.mark.parametrize("config", ["small", "standard", "large"])
+def test_plans_of_task2_have_a_window_of_soft_tissue_and_a_patch_of_a_lesions_size(plans_file, config):
+    adapt_plans(plans_file, "task2", config, minutes=3)
+    plans = json.loads(plans_file.read_text())
+    assert PromptSpec.from_mapping(plans["prompt"], "plans") == PAIR
+    assert plans["transpose_forward"] == [0, 1, 2]
+    (ct,) = plans["foreground_intensity_properties_per_channel"].values()
+    assert (ct["mean"], ct["percentile_00_5"], ct["percentile_99_5"]) == (-200.0, -200.0, 400.0)
+    found = plans["configurations"][config]
+    extent_mm = np.multiply(found["patch_size"], found["spacing"])
+    assert (extent_mm >= 70).all()
+    assert (extent_mm <= 100).all()
+    strides = np.prod(found["architecture"]["arch_kwargs"]["strides"], axis=0)
+    assert not (np.array(found["patch_size"]) % strides).any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnUNetTrainerClicks",
+        "nnUNetTrainerClicksSmall",
+        "nnUNetTrainerLongitudinal",
+        "nnUNetTrainerLongitudinalSmall",
+    ],
+)
 def test_trainers_are_found_as_nnunet_finds_them(name):
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     assert issubclass(find_trainer(name), nnUNetTrainer)
+
+
+def test_large_real_lesions_are_shown_smaller():
+    label = np.zeros((10, 20, 40), dtype=np.uint8)
+    label[4, 5:8, 2:36] = 1  # 34 voxels of 2 mm along x
+    images = [sitk.GetImageFromArray(array) for array in (label, label)]
+    for image in images:
+        image.SetSpacing((2.0, 2.0, 3.0))
+    shrunk = _shrunk_to_fit(images)
+    factor = LARGEST_MM / 68
+    for image in shrunk:
+        assert image.GetSpacing() == pytest.approx((2 * factor, 2 * factor, 3 * factor))
+    assert _shrunk_to_fit(images)[0].GetSpacing() == pytest.approx((2 * factor, 2 * factor, 3 * factor))
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():

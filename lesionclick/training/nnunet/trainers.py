@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -17,6 +18,7 @@ from torch import nn
 
 from lesionclick.prompts import PromptSpec
 from lesionclick.training.augmentation import AppendClicks, MisalignCT
+from lesionclick.training.pairs import MakePair, crop_size
 
 
 def _prompt(plans_manager: PlansManager) -> PromptSpec:
@@ -69,7 +71,7 @@ class nnUNetTrainerClicks(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  (
         self.print_to_log_file(f"full validation (probabilities: {save_probabilities}) is done by lesionclick replay")
 
 
-class nnUNetTrainerClicksSmall(nnUNetTrainerClicks):  # noqa: N801
+class _InFixedTime(nnUNetTrainer):  # type: ignore[misc]
     """Training that ends well within a fixed time, even on a CPU: AdamW, warm-up, then a cosine down to zero.
 
     The learning rate follows the share of the time that has passed, not the number of steps, so that a busy machine
@@ -78,9 +80,11 @@ class nnUNetTrainerClicksSmall(nnUNetTrainerClicks):  # noqa: N801
 
     PEAK_LR = 3e-3
     WARM_UP = 0.05
-    SMOOTH = 50.0
+    FOREGROUND_SHARE: float
+    """Share of the patches that are centred on a lesion."""
+    SMOOTH: float
     """Added to both sides of the Dice fraction, in voxels. With nnU-Net's 1e-5, a patch without a lesion has no
-    gradient but that of the cross-entropy, and the many patches of organs alone teach next to nothing.
+    gradient but that of the cross-entropy, and such patches teach next to nothing.
     """
 
     def __init__(
@@ -100,20 +104,13 @@ class nnUNetTrainerClicksSmall(nnUNetTrainerClicks):  # noqa: N801
         self.num_val_iterations_per_epoch = 5
         self.num_epochs = 100_000
         self.save_every = 4
-        self.oversample_foreground_percent = 0.5
+        self.oversample_foreground_percent = self.FOREGROUND_SHARE
         self.probabilistic_oversampling = True
 
     def initialize(self) -> None:
         """Keep the channels last in memory, which makes a step on a CPU a sixth faster."""
         super().initialize()
         self.network.to(memory_format=torch.channels_last_3d)
-
-    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
-        """Rotate and scale more often than nnU-Net does, since a small data set has few shapes."""
-        composed = super().get_training_transforms(*args, **kwargs)
-        composed.transforms[0].p_rotation = 0.5
-        composed.transforms[0].p_scaling = 0.5
-        return composed
 
     def _build_loss(self) -> Any:
         loss: Any = super()._build_loss()
@@ -159,3 +156,85 @@ class nnUNetTrainerClicksSmall(nnUNetTrainerClicks):  # noqa: N801
                 self.on_validation_epoch_end(checks)
             self.on_epoch_end()
         self.on_train_end()
+
+
+class nnUNetTrainerClicksSmall(_InFixedTime, nnUNetTrainerClicks):  # noqa: N801
+    """Trains the small model of Task 1."""
+
+    FOREGROUND_SHARE = 0.5
+    SMOOTH = 50.0
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        """Rotate and scale more often than nnU-Net does, since a small data set has few shapes."""
+        composed = super().get_training_transforms(*args, **kwargs)
+        composed.transforms[0].p_rotation = 0.5
+        composed.transforms[0].p_scaling = 0.5
+        return composed
+
+
+class nnUNetTrainerLongitudinal(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801
+    """Trains on pairs of baseline and follow-up that are made of single CTs, one lesion to a patch."""
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Build the planned network with the channels of the baseline and of the points added to its input."""
+        return nnUNetTrainerClicks.build_network_architecture(
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
+        """Ask for crops that hold a patch at any zoom; `MakePair` turns and mirrors by itself."""
+        self.inference_allowed_mirroring_axes = (0, 1, 2)
+        return (0.0, 0.0), False, crop_size(self.configuration_manager.patch_size), None
+
+    def get_training_transforms(self, *args: Any, **_: Any) -> BasicTransform:
+        """Make pairs; they bring noise, turns, mirroring and another calibration with them."""
+        return self._pairs(deep_supervision_scales=args[2])
+
+    def get_validation_transforms(self, *args: Any, **_: Any) -> BasicTransform:
+        """Make pairs, as in training."""
+        return self._pairs(deep_supervision_scales=args[0])
+
+    def _pairs(self, deep_supervision_scales: Any) -> BasicTransform:
+        configuration, plans = self.configuration_manager, self.plans_manager
+        transforms: list[BasicTransform] = [
+            MakePair(
+                _prompt(plans),
+                tuple(configuration.patch_size),
+                tuple(configuration.spacing),
+                plans.foreground_intensity_properties_per_channel["0"],
+            )
+        ]
+        if deep_supervision_scales is not None:
+            transforms.append(DownsampleSegForDSTransform(ds_scales=deep_supervision_scales))
+        return ComposeTransforms(transforms)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """Do nothing: nnU-Net's predictor knows no baseline; `benchmarks/followup.py` measures the model."""
+        self.print_to_log_file(
+            f"full validation (probabilities: {save_probabilities}) is done by benchmarks/followup.py"
+        )
+
+
+class nnUNetTrainerLongitudinalSmall(_InFixedTime, nnUNetTrainerLongitudinal):  # noqa: N801
+    """Trains the small model of Task 2."""
+
+    FOREGROUND_SHARE = 1.0
+    SMOOTH = 10.0
+
+    def _build_loss(self) -> Any:
+        """Take the Dice of each patch for itself, so that the largest lesion of a batch does not decide."""
+        loss = super()._build_loss()
+        dice = (loss.loss if self.enable_deep_supervision else loss).dc
+        getattr(dice, "_orig_mod", dice).batch_dice = False
+        return loss

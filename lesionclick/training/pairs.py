@@ -1,0 +1,167 @@
+"""The transform of Task 2's training: a CT with lesions becomes a lesion's baseline and follow-up."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cc3d
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from numpy.typing import NDArray
+
+from lesionclick.patches import Patch, choose_zoom
+from lesionclick.prompts import PromptSpec, encode_pair
+from lesionclick.simulation.followup import Pair, draw_course, make_pair
+
+PROPAGATED_SHARE = 0.4
+"""Share of the follow-up points that are as far off as a registration leaves them; the others were clicked."""
+PROPAGATED_MM, CLICKED_MM = 4.0, 1.0
+"""Spread of these two along each axis, in mm."""
+ANYWHERE_SHARE = 0.25
+"""Share of the clicked follow-up points that lie anywhere in the lesion and not near its centre of gravity."""
+NO_BASELINE_SHARE = 0.1
+"""Share of the samples without baseline: no CT, no mask, no point."""
+TURN_DEGREES = 8.0
+LARGEST_ZOOM = 1.6
+"""Larger lesions are cut at the border of the crop; a data set may show them smaller than they are instead."""
+_MARGIN = 1.2
+
+
+class MakePair(BasicTransform):  # type: ignore[misc]
+    """Turn a crop around a lesion into the channels of its baseline and follow-up, and the follow-up's mask.
+
+    Channels: follow-up CT, baseline CT, and those of `lesionclick.prompts.encode_pair`. The crop, in the network's
+    voxels, should be of `crop_size`; the lesion nearest to its centre counts.
+
+    Parameters
+    ----------
+    spec
+        The encoding of mask and points.
+    patch_size
+        Shape (z, y, x) of the result.
+    spacing_zyx
+        Voxel size in mm.
+    intensities
+        nnU-Net's intensity properties of the CT, by which the crop is normalised.
+    """
+
+    def __init__(
+        self,
+        spec: PromptSpec,
+        patch_size: tuple[int, ...],
+        spacing_zyx: tuple[float, ...],
+        intensities: Mapping[str, float],
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.patch_size = patch_size
+        self.spacing = np.asarray(spacing_zyx)
+        self.spacing_zyx = spacing_zyx
+        self.mean, self.std = intensities["mean"], max(intensities["std"], 1e-8)
+        self.low, self.high = intensities["percentile_00_5"], intensities["percentile_99_5"]
+
+    def apply(self, data_dict: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Replace ``image`` (1, z, y, x) and ``segmentation`` (1, z, y, x) by those of the pair."""
+        rng = np.random.default_rng(np.random.randint(2**31))
+        ct = data_dict["image"][0].numpy() * self.std + self.mean
+        numbers = cc3d.connected_components(data_dict["segmentation"][0].numpy() > 0).astype(np.uint16)
+        if not numbers.any():  # a crop at random, or one that the border cut
+            image = np.concatenate([np.zeros((2, *self.patch_size)), self._no_prompts()])
+            return self._result(image, np.zeros(self.patch_size, dtype=bool), rng)
+        target = _nearest_to_centre(numbers)
+        inside = np.argwhere(numbers == target)
+        extent, patch = (np.multiply(size, self.spacing) for size in (np.ptp(inside, axis=0) + 1, self.patch_size))
+        course = draw_course(len(inside) * float(np.prod(self.spacing)) / 1000, rng)
+        blind = rng.uniform() < NO_BASELINE_SHARE
+        zoom = choose_zoom(extent, patch)
+        if blind or course.status == "new":
+            zoom = max(zoom, 1.0)  # as where no mask tells how large the lesion is
+        zoom = min(zoom, LARGEST_ZOOM)
+        part = self._part(numbers.shape, inside.mean(axis=0), zoom)
+        pair = make_pair(
+            ct[part],
+            numbers[part],
+            self.spacing_zyx,
+            rng,
+            {target: course},
+            shift_mm=0.0,
+            turn_degrees=TURN_DEGREES,
+        )
+        centre = inside.mean(axis=0) - [axis.start for axis in part]
+        image, label = self._channels(pair, target, centre, zoom, blind, rng)
+        return self._result(image, label, rng)
+
+    def _part(self, shape: tuple[int, ...], centre: NDArray[np.float64], zoom: float) -> tuple[slice, ...]:
+        half = np.ceil(zoom * _MARGIN * np.asarray(self.patch_size) / 2).astype(int)
+        low = np.maximum(np.rint(centre).astype(int) - half, 0)
+        high = np.minimum(np.rint(centre).astype(int) + half + 1, shape)
+        return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+    def _channels(
+        self,
+        pair: Pair,
+        target: int,
+        origin: NDArray[np.float64],
+        zoom: float,
+        blind: bool,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Cut both scans around their points, or where `blind` the follow-up alone.
+
+        `origin` is the lesion's centre in the CT that the pair was made of.
+        """
+        before, after = pair.baseline_lesions == target, pair.followup_lesions == target
+        place = np.argwhere(after).mean(axis=0) if after.any() else pair.carry(origin)
+        if not after.any() or rng.uniform() < PROPAGATED_SHARE:
+            followup_point = place + rng.normal(scale=PROPAGATED_MM, size=3) / self.spacing
+        elif rng.uniform() < ANYWHERE_SHARE:
+            followup_point = rng.choice(np.argwhere(after)).astype(np.float64)
+        else:
+            followup_point = place + rng.normal(scale=CLICKED_MM, size=3) / self.spacing
+        followup = Patch.at_index(followup_point, self.patch_size, zoom)
+        label = followup.cut_mask(pair.followup_lesions, target)
+        followup_ct = self._normalise(followup.cut(pair.followup_ct, self.low))
+        if blind:
+            prompts = self._no_prompts(followup.to_patch(followup_point))
+            return np.concatenate([followup_ct[None], np.zeros((1, *self.patch_size)), prompts]), label
+        # a new lesion has no point in the baseline; its place there is known by registration
+        spread = CLICKED_MM if before.any() else PROPAGATED_MM
+        baseline_point = (np.argwhere(before).mean(axis=0) if before.any() else origin) + rng.normal(
+            scale=spread, size=3
+        ) / self.spacing
+        baseline = Patch.at_index(baseline_point, self.patch_size, zoom)
+        prompts = encode_pair(
+            self.spec,
+            baseline.cut_mask(pair.baseline_lesions, target),
+            followup.to_patch(followup_point),
+            baseline.to_patch(baseline_point) if before.any() else None,
+            self.spacing_zyx,
+        )
+        return np.stack([followup_ct, self._normalise(baseline.cut(pair.baseline_ct, self.low)), *prompts]), label
+
+    def _no_prompts(self, followup_zyx: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
+        return encode_pair(self.spec, np.zeros(self.patch_size, dtype=bool), followup_zyx, None, self.spacing_zyx)
+
+    def _normalise(self, ct: NDArray[np.float32]) -> NDArray[np.float32]:
+        normalised: NDArray[np.float32] = (np.clip(ct, self.low, self.high) - self.mean) / self.std
+        return normalised
+
+    def _result(
+        self, image: NDArray[np.floating], label: NDArray[np.bool_], rng: np.random.Generator
+    ) -> dict[str, Any]:
+        flips = [axis for axis in (1, 2, 3) if rng.uniform() < 0.5]
+        return {
+            "image": torch.from_numpy(image.astype(np.float32)).flip(flips),
+            "segmentation": torch.from_numpy(label[None].astype(np.int16)).flip(flips),
+        }
+
+
+def crop_size(patch_size: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of the crop that holds a patch at any zoom, displaced and turned."""
+    return tuple(int(np.ceil(LARGEST_ZOOM * _MARGIN * n)) for n in patch_size)
+
+
+def _nearest_to_centre(numbers: NDArray[np.uint16]) -> int:
+    inside = np.argwhere(numbers)
+    middle = (np.array(numbers.shape) - 1) / 2
+    return int(numbers[tuple(inside[((inside - middle) ** 2).sum(axis=1).argmin()])])
