@@ -6,5 +6,5 @@ cd "$(dirname "$0")"
 
 setup
 stage "Replay of the sample cases, steps 0 to 10"
-"$python" -m lesionclick.cli replay test/input --labels test/labels --expected test/expected/task1.json --output out/demo
+"$python" -m lesionclick.cli replay test/input --labels test/labels --expected test/expected/scores.json --output out/demo
 stage "Done. Open the report: out/demo/report.html"

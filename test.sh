@@ -14,7 +14,7 @@ fi
 setup
 stage "Replay of the sample cases in $IMAGE, steps 0 to 10"
 "$python" -m lesionclick.cli replay test/input --engine "$CONTAINER_ENGINE" --image "$IMAGE" \
-  --labels test/labels --expected test/expected/task1.json --output out/container
+  --labels test/labels --expected test/expected/scores.json --output out/container
 stage "Promises of the image"
 "$python" -m pytest test/container
 stage "Container passed. Report: out/container/report.html"

@@ -1,4 +1,4 @@
-"""The command `lesionclick`: replay, score, phantom, clicks and train.
+"""The command `lesionclick`: replay, score, phantom, courses, clicks, convert and train.
 
 Each sub-command imports what it needs when it runs, so that none needs the extras of another. Results go
 to standard output, log and errors to standard error; the exit code tells the class of an error.
@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 from lesionclick.errors import InputError, LesionClickError
 
 if TYPE_CHECKING:
-    from lesionclick.evaluation.replay import Replay, Run
+    from lesionclick.evaluation.followup_replay import FollowupReplay
+    from lesionclick.evaluation.jobs import Run
+    from lesionclick.evaluation.metrics import Scores
+    from lesionclick.evaluation.replay import Replay
     from lesionclick.images import Volume
 
 ROOT = Path(__file__).parents[1]
@@ -51,17 +54,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="log every stage and the origin of errors")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    replay = commands.add_parser("replay", help="run the platform's 11 steps on cases, score them, write a report")
-    replay.add_argument("input", type=Path, help="folder of cases in the platform's layout, or one case")
+    replay = commands.add_parser("replay", help="run the platform's steps on cases, score them, write a report")
+    replay.add_argument("input", type=Path, help="folder of cases of either task in the platform's layout, or one case")
     replay.add_argument("--output", type=Path, default=Path("out/replay"), help="folder for masks and report.html")
-    replay.add_argument("--model", type=Path, help="model folder (default: /opt/ml/model, else the embedded one)")
-    replay.add_argument("--labels", type=Path, help="folder of true masks, <case>.mha")
-    replay.add_argument("--steps", type=_steps, default=tuple(range(11)), help="such as 0,1,5,10 (default: 0 to 10)")
+    model = "model folder for all cases (default: /opt/ml/model, else the embedded one of the task)"
+    replay.add_argument("--model", type=Path, help=model)
+    labels = "folder of true masks, <case>.mha; for Task 2 <case>/<region>.mha"
+    replay.add_argument("--labels", type=Path, help=labels)
+    steps = "steps of Task 1's cases, such as 0,1,5,10 (default: 0 to 10); Task 2's have steps 0 and 1 always"
+    replay.add_argument("--steps", type=_steps, default=tuple(range(11)), help=steps)
     replay.add_argument("--engine", help="container engine, such as docker or podman (default: in this process)")
     replay.add_argument("--image", help="container image, with --engine")
     clicks = replay.add_mutually_exclusive_group()
     clicks.add_argument("--expected", type=Path, help="scores to compare with; exit code 1 on any difference")
-    clicks.add_argument("--corrective", action="store_true", help="put each next click pair in the largest error")
+    clicks.add_argument(
+        "--corrective", action="store_true", help="put each next click pair in the largest error (Task 1)"
+    )
     replay.add_argument("--write-expected", type=Path, help="file to write the scores to, for --expected")
     replay.set_defaults(command=_replay)
 
@@ -81,6 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("--field-of-view", type=float, nargs=2, metavar=("LOW", "HIGH"), help=view)
     phantom.set_defaults(command=_phantom)
 
+    courses = commands.add_parser("courses", help="write a digital patient at two times as a case of Task 2")
+    courses.add_argument("--seed", type=int, required=True)
+    courses.add_argument("--output", type=Path, required=True, help="case folder")
+    courses.add_argument("--labels", type=Path, help="folder for the true masks, <region>.mha")
+    courses.add_argument("--lesions", type=int, default=12, help="number of lesions of a region (default: 12)")
+    courses.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), default=(2.0, 2.0, 3.0), help="mm")
+    courses.add_argument("--field-of-view", type=float, nargs=2, metavar=("LOW", "HIGH"), help=view)
+    courses.add_argument("--secondary", type=float, nargs=2, metavar=("LOW", "HIGH"), help="a second region's, as well")
+    courses.set_defaults(command=_courses)
+
     simulate = commands.add_parser("clicks", help="simulate clicks for a label and a PET")
     simulate.add_argument("label", type=Path)
     simulate.add_argument("pet", type=Path)
@@ -90,8 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--official", action="store_true", help="as the organisers' script does, quirks included")
     simulate.set_defaults(command=_clicks)
 
+    convert = commands.add_parser("convert", help="make a data set for training of the challenge's longitudinal CTs")
+    convert.add_argument("download", type=Path, help="folder with inputsTr and targetsTr")
+    convert.add_argument("--output", type=Path, required=True, help="new folder Dataset<NNN>_<Name>")
+    convert.set_defaults(command=_convert)
+
     train = commands.add_parser("train", help="train a model")
-    train.add_argument("task", choices=("task1",))
+    train.add_argument("task", choices=("task1", "task2"))
     train.add_argument("--dataset", type=Path, required=True, help="nnU-Net raw dataset folder")
     train.add_argument("--config", choices=("small", "standard", "large"), required=True)
     train.add_argument("--output", type=Path, required=True)
@@ -116,10 +139,11 @@ def _steps(text: str) -> tuple[int, ...]:
 
 def _replay(options: argparse.Namespace) -> int:
     from lesionclick.evaluation import expected, replay, report
+    from lesionclick.evaluation.jobs import find_cases
 
-    cases = replay.find_cases(options.input)
+    cases = find_cases(options.input)
     wanted = expected.read_scores(options.expected) if options.expected else None
-    run, runner = _runner(options)
+    run, runner = _runner(options, cases)
     done = []
     for result in replay.replay_cases(
         cases, run, options.output, steps=options.steps, labels=options.labels, corrective=options.corrective
@@ -142,8 +166,8 @@ def _replay(options: argparse.Namespace) -> int:
     return 1 if different else 0
 
 
-def _runner(options: argparse.Namespace) -> tuple["Run", str]:
-    """Return what runs a job, and its description."""
+def _runner(options: argparse.Namespace, cases: Sequence[Path]) -> tuple["Run", str]:
+    """Return what runs a job of any of the cases, and its description."""
     if options.engine:
         from lesionclick.evaluation.engine import Engine
 
@@ -152,32 +176,50 @@ def _runner(options: argparse.Namespace) -> tuple["Run", str]:
         engine = Engine.find(options.engine, options.image, options.model)
         return engine, f"container image {options.image} under {options.engine}, {'GPU' if engine.gpu else 'CPU'}"
 
+    from lesionclick.interfaces import find_interface
+
     # the entry point is a script beside the package, not a module of it
     spec = importlib.util.spec_from_file_location("inference", ROOT / "inference.py")
     if spec is None or spec.loader is None or not (ROOT / "inference.py").is_file():
         raise InputError(f"replay: expected inference.py in {ROOT}; use a checkout of the repository, or --engine")
     inference: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(inference)
-    model = inference.init_model(options.model)
-    return lambda input_dir, output_dir: inference.run(
-        model, input_dir, output_dir
-    ), f"in one process on {model.device}"
+    # loaded before the first job, so that no step's seconds hold it
+    models = {task: inference.init_model(options.model, task=task) for task in {find_interface(c).task for c in cases}}
+
+    def run(input_dir: Path, output_dir: Path) -> None:
+        inference.run(models[find_interface(input_dir).task], input_dir, output_dir)
+
+    return run, f"in one process on {next(iter(models.values())).device}"
 
 
-def _steps_table(replay: "Replay") -> str:
+def _steps_table(replay: "Replay | FollowupReplay") -> str:
+    from lesionclick.evaluation.followup_replay import FollowupReplay
+
+    if isinstance(replay, FollowupReplay):
+        lines = [f"\n{replay.name}\nstep  points    DSC  FPV ml  FNV ml  lesion DSC  seconds"]
+        for step in replay.steps:
+            lesions = _cell(step.summary.dsc, 3)
+            lines.append(f"{step.number:4d}{step.points:8d}{_scores(step.scores)}{lesions:>12}{step.seconds:9.1f}")
+        return "\n".join(lines)
     lines = [f"\n{replay.name}\nstep  clicks    DSC  FPV ml  FNV ml  seconds"]
-    for step in replay.steps:
-        values = (step.scores.dsc, step.scores.fpv_ml, step.scores.fnv_ml) if step.scores else (math.nan,) * 3
-        dsc, fpv, fnv = (
-            "-" if math.isnan(v) else f"{v:.{digits}f}" for v, digits in zip(values, (3, 2, 2), strict=True)
-        )
-        lines.append(f"{step.number:4d}{len(step.clicks):8d}{dsc:>7}{fpv:>8}{fnv:>8}{step.seconds:9.1f}")
+    for one in replay.steps:
+        lines.append(f"{one.number:4d}{len(one.clicks):8d}{_scores(one.scores)}{one.seconds:9.1f}")
     return "\n".join(lines)
+
+
+def _scores(scores: "Scores | None") -> str:
+    dsc, fpv, fnv = (scores.dsc, scores.fpv_ml, scores.fnv_ml) if scores else (math.nan,) * 3
+    return f"{_cell(dsc, 3):>7}{_cell(fpv, 2):>8}{_cell(fnv, 2):>8}"
+
+
+def _cell(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _score(options: argparse.Namespace) -> int:
     from lesionclick.evaluation import metrics
-    from lesionclick.evaluation.replay import read_volume
+    from lesionclick.evaluation.jobs import read_volume
 
     label, prediction = _read_pair(options.label, options.prediction, "label", "prediction")
     grid = read_volume(options.label).grid
@@ -188,7 +230,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _read_pair(path_a: Path, path_b: Path, name_a: str, name_b: str) -> tuple["Volume", "Volume"]:
-    from lesionclick.evaluation.replay import read_volume
+    from lesionclick.evaluation.jobs import read_volume
     from lesionclick.images import require_same_grid
 
     a, b = read_volume(path_a), read_volume(path_b)
@@ -209,6 +251,34 @@ def _phantom(options: argparse.Namespace) -> int:
     )
     write_sample(phantom, options.seed, options.output, options.label)
     print(options.output)
+    return 0
+
+
+def _courses(options: argparse.Namespace) -> int:
+    from lesionclick.evaluation.samples import phantom_visits, write_followup_sample
+    from lesionclick.interfaces import PRIMARY, SECONDARY
+
+    views = [(PRIMARY, options.field_of_view)] + ([(SECONDARY, options.secondary)] if options.secondary else [])
+    visits = [
+        phantom_visits(
+            options.seed,
+            options.lesions,
+            spacing_xyz=tuple(options.spacing),
+            field_of_view=view and tuple(view),
+            region=region,
+            first=1 + number * options.lesions,
+        )
+        for number, (region, view) in enumerate(views)
+    ]
+    write_followup_sample(visits, f"courses {options.seed}", options.output, options.labels)
+    print(options.output)
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from lesionclick.training.conversion import convert
+
+    print(convert(options.download, options.output))
     return 0
 
 
@@ -233,9 +303,10 @@ def _clicks(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from lesionclick.training.train import train_task1
+    from lesionclick.training.train import train
 
-    folder = train_task1(
+    folder = train(
+        options.task,
         options.dataset,
         options.config,
         options.output,

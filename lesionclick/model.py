@@ -1,4 +1,4 @@
-"""An nnU-Net v2 model folder, loaded: preprocess, predict, and bring the result back onto the PET's grid."""
+"""An nnU-Net v2 model folder, loaded: preprocess, predict, and for Task 1 bring the result back onto the PET's grid."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from lesionclick import sliding_window
 from lesionclick.clicks import BACKGROUND, TUMOR, Click, indices_zyx
+from lesionclick.errors import ModelError
 from lesionclick.images import Volume
 from lesionclick.model_folder import ModelFolder, read_model_folder
 from lesionclick.prompts import encode, to_network_grid
@@ -114,7 +116,7 @@ class Model:
             If something is missing, broken, of an unknown kind, or refused.
         """
         with _stage(f"load model {folder}"):
-            return cls(read_model_folder(folder, trust_checkpoint), device or _default_device())
+            return cls(_read(folder, trust_checkpoint, "task1"), device or _default_device())
 
     def predict_margin(self, ct: Volume, pet: Volume, clicks: tuple[Click, ...]) -> Volume:
         """Return by how much the lesion's logit exceeds the background's.
@@ -246,6 +248,67 @@ class Model:
         margin = np.full(case.shape, OUTSIDE_MARGIN, dtype=np.float32)
         margin[case.window] = channels[-1] if len(channels) == 1 else channels[1] - channels[0]
         return np.ascontiguousarray(margin.transpose(self.plans.transpose_backward))
+
+
+class LesionModel:
+    """A loaded model of Task 2, which sees one lesion at a time: a patch of its follow-up and of its baseline."""
+
+    def __init__(self, content: ModelFolder, device: torch.device) -> None:
+        self.networks = tuple(network.to(device).eval() for network in content.networks)
+        self.prompt = content.prompt
+        self.device = device
+        self.patch_size = tuple(int(n) for n in content.configuration.patch_size)
+        self.spacing_zyx = tuple(float(mm) for mm in content.configuration.spacing)
+        if content.configuration.normalization_schemes != ["CTNormalization"]:
+            schemes = content.configuration.normalization_schemes
+            raise ModelError(f"plans.json: expected normalization_schemes ['CTNormalization'], found {schemes}")
+        properties = content.plans.foreground_intensity_properties_per_channel["0"]
+        self._normalization = CTNormalization(use_mask_for_norm=False, intensityproperties=properties)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | None = None, trust_checkpoint: bool = False) -> LesionModel:
+        """Load a model folder; parameters and errors are those of `Model.load`."""
+        with _stage(f"load model {folder}"):
+            return cls(_read(folder, trust_checkpoint, "task2"), device or _default_device())
+
+    def normalise(self, ct: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a CT patch in HU as the network wants it, by the plans' scheme."""
+        normalised: NDArray[np.float32] = self._normalization.run(ct.copy())
+        return normalised
+
+    def predict_margin(self, channels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return by how much the lesion's logit exceeds the background's.
+
+        Parameters
+        ----------
+        channels
+            Follow-up CT and baseline CT, normalised, then the channels of `lesionclick.prompts.encode_pair`, shape
+            (5, z, y, x).
+
+        Returns
+        -------
+        NDArray
+            Mean over folds and mirrored versions, shape (z, y, x), float32.
+        """
+        data = torch.from_numpy(np.ascontiguousarray(channels[None])).to(self.device)
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            folds = [
+                sliding_window.average_flips(network, data, self.prompt.mirror_axes)[0].float()
+                for network in self.networks
+            ]
+        mean = torch.stack(folds).mean(dim=0).cpu().numpy()
+        margin: NDArray[np.float32] = mean[1] - mean[0]
+        return margin
+
+
+def _read(folder: Path, trust_checkpoint: bool, task: str) -> ModelFolder:
+    content = read_model_folder(folder, trust_checkpoint)
+    if content.prompt.task != task:
+        raise ModelError(
+            f"{folder}: expected a model of {task}, by the inputs of the case; found encoding "
+            f"{content.prompt.encoding!r}, which is one of {content.prompt.task}"
+        )
+    return content
 
 
 def _focus(case: _NetworkInput, patch_size: Sequence[int]) -> _NetworkInput:

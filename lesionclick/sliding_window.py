@@ -73,7 +73,7 @@ def predict(
         weight_sum = torch.zeros(shape, dtype=torch.half, device=padded.device)
         gathered = weight_sum.new_zeros(0)
         for tile in tiles:
-            output = _average_flips(network, padded[:, *tile][None].contiguous(), mirror_axes)[0]
+            output = average_flips(network, padded[:, *tile][None].contiguous(), mirror_axes)[0]
             if not gathered.numel():
                 gathered = weight_sum.new_zeros((len(output), *shape))
             gathered[:, *tile] += output * weights
@@ -100,7 +100,7 @@ def _tiles(shape: Sequence[int], patch_size: Sequence[int], step: float) -> list
     ]
 
 
-def _average_flips(network: Callable[[Tensor], Tensor], tile: Tensor, mirror_axes: Sequence[int]) -> Tensor:
+def average_flips(network: Callable[[Tensor], Tensor], tile: Tensor, mirror_axes: Sequence[int]) -> Tensor:
     """Return the mean of the network's outputs for all combinations of flips, each flipped back."""
     dims = [axis + 2 for axis in mirror_axes]
     flips = [flip for count in range(1, len(dims) + 1) for flip in combinations(dims, count)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesionclick.errors import InputError
-from lesionclick.evaluation.replay import ReplayError
+from lesionclick.evaluation.jobs import ReplayError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ ENGINE_FLAGS = (
 
 @dataclass(frozen=True)
 class Engine:
-    """A job in a container: call it as `lesionclick.evaluation.replay.Run`.
+    """A job in a container: call it as `lesionclick.evaluation.jobs.Run`.
 
     Attributes
     ----------

@@ -15,7 +15,9 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx
-from lesionclick.evaluation.replay import Replay, Step, read_volume
+from lesionclick.evaluation.jobs import read_volume
+from lesionclick.evaluation.replay import Replay, Step
+from lesionclick.images import Grid
 
 SUV_WINDOW = (0.0, 10.0)
 
@@ -30,8 +32,11 @@ CORONAL, SAGITTAL = 1, 2
 """Array axis (z, y, x) along which each view projects."""
 
 _PREDICTION_TINT = to_rgba(PREDICTION_COLOUR, 0.75)
-_MM_PER_INCH = 190.0
-_GAP_MM = 12.0
+MM_PER_INCH = 190.0
+"""Scale of the views of a body."""
+
+GAP_MM = 12.0
+"""Width of what lies between two views."""
 
 
 def draw_projection(axes: Axes, replay: Replay, step: Step, along: int) -> None:
@@ -61,7 +66,7 @@ def draw_projection(axes: Axes, replay: Replay, step: Step, along: int) -> None:
     pet = replay.pet.array.max(axis=along)
     axes.imshow(pet, cmap="gray_r", vmin=low, vmax=high, extent=extent, origin="lower", interpolation="bilinear")
     predicted = read_volume(step.mask).array.max(axis=along) > 0
-    axes.imshow(_tint(predicted), extent=extent, origin="lower", interpolation="nearest")
+    axes.imshow(tint(predicted, _PREDICTION_TINT), extent=extent, origin="lower", interpolation="nearest")
     if replay.label is not None and replay.label.array.any():
         outline = (replay.label.array.max(axis=along) > 0).astype(float)
         axes.contour(outline, levels=[0.5], colors=LABEL_COLOUR, linewidths=1.0, extent=extent, origin="lower")
@@ -76,9 +81,28 @@ def draw_projection(axes: Axes, replay: Replay, step: Step, along: int) -> None:
             markeredgewidth=1.6,
             path_effects=[withStroke(linewidth=3.2, foreground="white")],
         )
+    frame(axes, grid, (across, (0, width)), (0, (0, height)))
+
+
+def frame(
+    axes: Axes, grid: Grid, horizontal: tuple[int, tuple[float, float]], vertical: tuple[int, tuple[float, float]]
+) -> None:
+    """Show a part of an image, given in mm from its first voxel's corner, the way round that `draw_projection` tells.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Where the image is drawn.
+    grid : Grid
+        The image's.
+    horizontal, vertical : (int, (float, float))
+        Array axis (z, y, x) in each direction, and the ends of the part. With y upwards, as an axial image is shown,
+        the patient's front is up.
+    """
     sign_zyx = np.diag(np.reshape(grid.direction, (3, 3)))[::-1]
-    axes.set_xlim(*((width, 0) if sign_zyx[across] < 0 else (0, width)))
-    axes.set_ylim(*((height, 0) if sign_zyx[0] < 0 else (0, height)))
+    for (axis, ends), is_vertical, limit in ((horizontal, False, axes.set_xlim), (vertical, True, axes.set_ylim)):
+        is_reversed = (sign_zyx[axis] < 0) != (is_vertical and axis == CORONAL)
+        limit(*(ends[::-1] if is_reversed else ends))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
@@ -92,11 +116,11 @@ def projections_png(replay: Replay, step: Step) -> bytes:
         A PNG file.
     """
     depth, breadth, height = _size_mm(replay)
-    total = breadth + _GAP_MM + depth
-    figure = Figure(figsize=(total / _MM_PER_INCH, height / _MM_PER_INCH), dpi=130, facecolor="white")
+    total = breadth + GAP_MM + depth
+    figure = Figure(figsize=(total / MM_PER_INCH, height / MM_PER_INCH), dpi=130, facecolor="white")
     draw_projection(figure.add_axes((0, 0, breadth / total, 1)), replay, step, CORONAL)
     draw_projection(figure.add_axes((1 - depth / total, 0, depth / total, 1)), replay, step, SAGITTAL)
-    return _png(figure)
+    return png(figure)
 
 
 def write_picture(path: Path, replays: Sequence[Replay]) -> None:
@@ -117,7 +141,7 @@ def write_picture(path: Path, replays: Sequence[Replay]) -> None:
         _draw_curves(axes, replays, measure)
     figure.axes[-1].set_xlabel("click pairs", fontsize=9)
     figure.legend(handles=_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
-    path.write_bytes(_png(figure))
+    path.write_bytes(png(figure))
 
 
 def _draw_curves(axes: Axes, replays: Sequence[Replay], measure: str) -> None:
@@ -147,8 +171,9 @@ def _legend() -> list[Patch | Line2D]:
     ]
 
 
-def _tint(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    tinted: NDArray[np.float64] = mask[..., None] * np.array(_PREDICTION_TINT)
+def tint(mask: NDArray[np.bool_], rgba: tuple[float, float, float, float]) -> NDArray[np.float64]:
+    """Return an RGBA image, shape (..., 4), of a colour where the mask is and of nothing elsewhere."""
+    tinted: NDArray[np.float64] = mask[..., None] * np.array(rgba)
     return tinted
 
 
@@ -158,7 +183,8 @@ def _size_mm(replay: Replay) -> tuple[float, float, float]:
     return float(depth), float(breadth), float(height)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -1,40 +1,43 @@
 """The report of a replay: one HTML file that needs nothing else, `picture.png` and `scores.json`."""
 
-import base64
 import html
 import importlib.metadata
 import math
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from importlib import resources
 from pathlib import Path
 from string import Template
 
 from lesionclick.clicks import BACKGROUND, TUMOR
-from lesionclick.evaluation import figures
+from lesionclick.evaluation import figures, followup_report
 from lesionclick.evaluation.expected import scores_of, write_scores
+from lesionclick.evaluation.followup_replay import FollowupReplay
+from lesionclick.evaluation.markup import UNDEFINED, bar, circle, cross, legend, number, patch, picture, table
 from lesionclick.evaluation.metrics import Scores, areas
 from lesionclick.evaluation.replay import STEPS, Replay, Step
 
 SHOWN_STEPS = (0, 1, 5, 10)
 """Steps whose projections are shown."""
 
+_INTRODUCTION = """<p>Each step is a job of its own: step 0 sees no click, step <i>k</i> sees <i>k</i> clicks in tumours
+and <i>k</i> in the background, as far as the case has them.</p>"""
+
 _MEASURES = (("dsc", "DSC", ""), ("fpv", "FPV", "ml"), ("fnv", "FNV", "ml"))
-_UNDEFINED = "&ndash;"
 _PACKAGES = ("lesionclick", "nnunetv2", "torch", "SimpleITK", "numpy")
 
 _Point = tuple[float, float]
 
 
-def write_report(output: Path, replays: Sequence[Replay], *, run: str) -> Path:
-    """Write `report.html`, `picture.png` and `scores.json` to `output`.
+def write_report(output: Path, replays: Sequence[Replay | FollowupReplay], *, run: str) -> Path:
+    """Write `report.html`, `scores.json` and, where there are cases of Task 1, `picture.png` to `output`.
 
     Parameters
     ----------
     output : Path
         Folder; made if it is not there.
-    replays : sequence of Replay
+    replays : sequence of Replay or FollowupReplay
         The cases, at least one.
     run : str
         What ran the jobs and on which device, in words.
@@ -46,13 +49,26 @@ def write_report(output: Path, replays: Sequence[Replay], *, run: str) -> Path:
     """
     output.mkdir(parents=True, exist_ok=True)
     write_scores(output / "scores.json", scores_of(replays))
-    figures.write_picture(output / "picture.png", replays)
+    petct = [replay for replay in replays if isinstance(replay, Replay)]
+    longitudinal = [replay for replay in replays if isinstance(replay, FollowupReplay)]
+    titles, introductions, summaries = [], [], []
+    if petct:
+        figures.write_picture(output / "picture.png", petct)
+        titles.append("Task 1, click by click")
+        introductions.append(_INTRODUCTION)
+        summaries.append(_summary(petct, "Summary of Task 1" if longitudinal else "Summary"))
+    if longitudinal:
+        titles.append("Task 2, lesion by lesion")
+        introductions.append(followup_report.INTRODUCTION)
+        summaries.append(followup_report.summary(longitudinal, "Summary of Task 2" if petct else "Summary"))
+    cases = [*map(_case, petct), *map(followup_report.case, longitudinal)]
+
     template = Template(resources.files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
     page = template.substitute(
-        title="Replay of Task 1, click by click",
+        title="Replay of " + " and ".join(titles),
+        introduction="\n".join(introductions),
         environment=html.escape(describe_environment(run)),
-        summary=_summary(replays),
-        cases="\n".join(_case(replay) for replay in replays),
+        sections="\n".join(summaries + cases),
     )
     path = output / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -65,27 +81,35 @@ def describe_environment(run: str) -> str:
     return f"{run}; {versions}; Python {platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
-def _summary(replays: Sequence[Replay]) -> str:
+def _summary(replays: Sequence[Replay], title: str) -> str:
     rows = [[html.escape(replay.name), *_summary_values(replay), _seconds(replay)] for replay in replays]
     head = ("Case", "DSC, first step", "DSC, last", "FPV, last (ml)", "FNV, last (ml)", "AUC-DSC", "AUC-FPV", "AUC-FNV")
-    return _table((*head, "Seconds per step"), rows)
+    return f"""<section class="card">
+<h2>{title}</h2>
+<div class="scroll">{table((*head, "Seconds per step"), rows)}</div>
+<p class="quiet">DSC: Dice similarity coefficient, 0 to 1, higher is better. FPV: volume of predicted components without
+any lesion. FNV: volume of lesions missed altogether. Both in ml, lower is better; components are 18-connected. AUC:
+area under the curve over the steps (trapezoid rule). Corrected: tumour + background clicks that the network alone had
+on the wrong side, and that the rule after it put right. A dash: not defined, as DSC and FNV are for a case without
+lesions.</p>
+</section>"""
 
 
 def _summary_values(replay: Replay) -> list[str]:
     scores = [step.scores for step in replay.steps if step.scores]
     if not scores:
-        return [_UNDEFINED] * 7
+        return [UNDEFINED] * 7
     complete = tuple(step.number for step in replay.steps) == STEPS
     area = areas(scores) if complete else Scores(math.nan, math.nan, math.nan)
     last = scores[-1]
     return [
-        *(_number(value, 3) for value in (scores[0].dsc, last.dsc)),
-        *(_number(value, 2) for value in (last.fpv_ml, last.fnv_ml, *astuple(area))),
+        *(number(value, 3) for value in (scores[0].dsc, last.dsc)),
+        *(number(value, 2) for value in (last.fpv_ml, last.fnv_ml, *astuple(area))),
     ]
 
 
 def _seconds(replay: Replay) -> str:
-    return _number(sum(step.seconds for step in replay.steps) / len(replay.steps), 1)
+    return number(sum(step.seconds for step in replay.steps) / len(replay.steps), 1)
 
 
 def _case(replay: Replay) -> str:
@@ -162,12 +186,10 @@ def _nice_ceiling(value: float) -> float:
 
 
 def _view(replay: Replay, step: Step) -> str:
-    data = base64.b64encode(figures.projections_png(replay, step)).decode("ascii")
     tumor, background = _click_counts(step)
     dsc = "" if step.scores is None or math.isnan(step.scores.dsc) else f", DSC {step.scores.dsc:.3f}"
     caption = f"Step {step.number}: {tumor} + {background} clicks{dsc}"
-    image = f'<img src="data:image/png;base64,{data}" alt="{html.escape(replay.name)}, {caption}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    return picture(figures.projections_png(replay, step), replay.name, caption)
 
 
 def _step_table(replay: Replay) -> str:
@@ -176,24 +198,17 @@ def _step_table(replay: Replay) -> str:
     for step in replay.steps:
         scores = step.scores or Scores(math.nan, math.nan, math.nan)
         tumor, background, removed = step.acted or (0, 0, 0)
-        acted = (f"{tumor} + {background}", str(removed)) if step.acted else (_UNDEFINED, _UNDEFINED)
-        share = 0.0 if math.isnan(scores.dsc) else 100 * scores.dsc
+        acted = (f"{tumor} + {background}", str(removed)) if step.acted else (UNDEFINED, UNDEFINED)
         rows.append(
             [
                 *map(str, (step.number, *_click_counts(step))),
                 *acted,
-                f'<div class="bar" style="--share: {share:.1f}%">{_number(scores.dsc, 3)}</div>',
-                *(_number(value, 2) for value in (scores.fpv_ml, scores.fnv_ml)),
-                _number(step.seconds, 1),
+                bar(scores.dsc),
+                *(number(value, 2) for value in (scores.fpv_ml, scores.fnv_ml)),
+                number(step.seconds, 1),
             ]
         )
-    return _table(head, rows)
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heads = "".join(f"<th>{cell}</th>" for cell in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
+    return table(head, rows)
 
 
 def _click_counts(step: Step) -> tuple[int, int]:
@@ -201,33 +216,12 @@ def _click_counts(step: Step) -> tuple[int, int]:
     return names.count(TUMOR), names.count(BACKGROUND)
 
 
-def _number(value: float, digits: int) -> str:
-    return _UNDEFINED if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _glyph(shape: str) -> str:
-    return f'<svg width="22" height="16" viewBox="0 0 22 16" aria-hidden="true">{shape}</svg>'
-
-
-def _cross(colour: str, path: str) -> str:
-    return _glyph(f'<path d="{path}" stroke="{colour}" stroke-width="2.2" fill="none"/>')
-
-
-def _legend(entries: Mapping[str, str]) -> str:
-    low, high = figures.SUV_WINDOW
-    spans = "".join(f"<span>{glyph}{text}</span>" for text, glyph in entries.items())
-    return f'<div class="legend">{spans}<span>SUV {low:g}<i class="ramp"></i>{high:g} or more</span></div>'
-
-
-_LEGEND = _legend(
-    {
-        "label": _glyph(
-            f'<circle cx="11" cy="8" r="5.5" fill="none" stroke="{figures.LABEL_COLOUR}" stroke-width="2"/>'
-        ),
-        "prediction": _glyph(
-            f'<rect x="4" y="2.5" width="14" height="11" fill="{figures.PREDICTION_COLOUR}" opacity=".75"/>'
-        ),
-        "tumour click": _cross(figures.TUMOR_COLOUR, "M11 2v12M5 8h12"),
-        "background click": _cross(figures.BACKGROUND_COLOUR, "M6 3l10 10M16 3l-10 10"),
-    }
+_LEGEND = legend(
+    [
+        ("label", circle(figures.LABEL_COLOUR)),
+        ("prediction", patch(figures.PREDICTION_COLOUR)),
+        ("tumour click", cross(figures.TUMOR_COLOUR)),
+        ("background click", cross(figures.BACKGROUND_COLOUR, "M6 3l10 10M16 3l-10 10")),
+    ],
+    'SUV {:g}<i class="ramp"></i>{:g} or more'.format(*figures.SUV_WINDOW),
 )

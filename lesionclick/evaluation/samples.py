@@ -1,16 +1,23 @@
-"""Sample cases: a phantom with simulated clicks, written as the platform lays out its `/input`."""
+"""Sample cases: phantoms with simulated clicks and courses, written as the platform lays out its `/input`."""
 
 import json
 import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import cc3d
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
-from lesionclick.clicks import clicks_from_indices, write_clicks
+from lesionclick.case import Baseline, Followup, Points
+from lesionclick.clicks import Click, clicks_from_indices, points_from_indices, write_clicks
 from lesionclick.images import Volume
+from lesionclick.interfaces import PRIMARY, REGIONS, Region
 from lesionclick.simulation.clicks import simulate
-from lesionclick.simulation.phantoms import Phantom
+from lesionclick.simulation.followup import make_pair
+from lesionclick.simulation.phantoms import Phantom, make_phantom
 
 PET_STEP_SUV = 1 / 128
 """The PET is rounded to multiples of this, far below its noise, so that its file compresses."""
@@ -35,7 +42,7 @@ def write_sample(phantom: Phantom, seed: int, output: Path, label: Path | None =
     suv = np.rint(phantom.pet.array / PET_STEP_SUV) * PET_STEP_SUV
     pet = Volume(suv.astype(np.float32), phantom.pet.grid)
     for slug, volume in (("ct", phantom.ct), ("pet", pet)):
-        name = uuid.uuid5(uuid.NAMESPACE_OID, f"lesionclick phantom {phantom.tracer} {seed} {slug}")
+        name = _uuid(f"{phantom.tracer} {seed} {slug}")
         _write_image(volume, output / "images" / slug / f"{name}.mha")
     if label is not None:
         _write_image(phantom.label, label)
@@ -45,6 +52,121 @@ def write_sample(phantom: Phantom, seed: int, output: Path, label: Path | None =
     write_clicks(click_file, clicks_from_indices(*simulate(truth, pet.array, np.random.default_rng(seed))))
     sockets = [_image_socket("ct"), _image_socket("pet"), _json_socket(click_file)]
     (output / "inputs.json").write_text(json.dumps(sockets, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Visits:
+    """A body region at two times.
+
+    Attributes
+    ----------
+    baseline, followup : Baseline, Followup
+        As they are read from a case; the follow-up has a point for each lesion that it shows.
+    label : Volume
+        The follow-up's true mask, uint16, with the lesions' numbers.
+    """
+
+    baseline: Baseline
+    followup: Followup
+    label: Volume
+
+
+def make_visits(ct: Volume, lesions: Volume, seed: int, region: Region = PRIMARY, first: int = 1) -> Visits:
+    """Make a baseline and a follow-up of one CT.
+
+    Parameters
+    ----------
+    ct : Volume
+        HU.
+    lesions : Volume
+        Any value but 0 is a lesion; each 26-connected component has a course of its own.
+    seed : int
+        Of the courses and of the follow-up's posture and noise.
+    region : Region
+        What it is a region of.
+    first : int
+        Number of the first lesion.
+    """
+    components = cc3d.connected_components(lesions.array > 0, connectivity=26)
+    numbers = np.where(components > 0, components + (first - 1), 0).astype(np.uint16)
+    pair = make_pair(ct.array.astype(np.float32), numbers, ct.grid.spacing_zyx, np.random.default_rng(seed))
+    before, after = (np.rint(scan).astype(np.float32) for scan in (pair.baseline_ct, pair.followup_ct))
+    return Visits(
+        Baseline(
+            region.name,
+            Volume(before, ct.grid),
+            Volume(pair.baseline_lesions, ct.grid),
+            _centres(pair.baseline_lesions),
+        ),
+        Followup(region.name, Volume(after, ct.grid), _centres(pair.followup_lesions), f"seed{seed}", region.mask),
+        Volume(pair.followup_lesions, ct.grid),
+    )
+
+
+def phantom_visits(
+    seed: int,
+    lesions: int = 12,
+    *,
+    spacing_xyz: tuple[float, float, float] = (2.0, 2.0, 3.0),
+    field_of_view: tuple[float, float] | None = None,
+    region: Region = PRIMARY,
+    first: int = 1,
+) -> Visits:
+    """Draw a patient after contrast agent, and make a baseline and a follow-up; see `make_phantom`, `make_visits`."""
+    phantom = make_phantom(
+        seed, "fdg", lesions=lesions, spacing_xyz=spacing_xyz, field_of_view=field_of_view, contrast_agent=True
+    )
+    return make_visits(phantom.ct, phantom.label, seed, region, first)
+
+
+def _centres(lesions: NDArray[np.uint16]) -> Points:
+    """Return the centre of gravity of each lesion, as a voxel index (x, y, z) with one decimal."""
+    centres = {}
+    for number in np.unique(lesions[lesions > 0]).tolist():
+        x, y, z = np.round(points_from_indices(np.argwhere(lesions == number)).mean(axis=0), 1).tolist()
+        centres[number] = (x, y, z)
+    return centres
+
+
+def write_followup_sample(visits: Sequence[Visits], name: str, output: Path, labels: Path | None = None) -> None:
+    """Write one or two body regions as a Task 2 case.
+
+    Parameters
+    ----------
+    visits : sequence of Visits
+        The regions, each under the sockets that it names.
+    name : str
+        Of the case; the images' UUIDs follow from it.
+    output : Path
+        Case folder.
+    labels : Path, optional
+        Folder for the true masks, `<region>.mha`.
+    """
+    regions = {region.name: region for region in REGIONS}
+    sockets = []
+    for visit in visits:
+        region = regions[visit.baseline.region]
+        for socket, volume, kind in (
+            (region.baseline_ct, visit.baseline.ct, np.int16),
+            (region.baseline_mask, visit.baseline.lesions, np.uint8),
+            (region.followup_ct, visit.followup.ct, np.int16),
+        ):
+            file = output / socket.relative_path / f"{_uuid(f'{name} {socket.slug}')}.mha"
+            _write_image(Volume(volume.array.astype(kind), volume.grid), file)
+            sockets.append(_image_socket(socket.slug))
+        for socket, points in (
+            (region.baseline_clicks, visit.baseline.points),
+            (region.followup_clicks, visit.followup.points),
+        ):
+            write_clicks(output / socket.relative_path, [Click(str(number), point) for number, point in points.items()])
+            sockets.append(_json_socket(output / socket.relative_path))
+        if labels is not None:
+            _write_image(Volume(visit.label.array.astype(np.uint8), visit.label.grid), labels / f"{region.name}.mha")
+    (output / "inputs.json").write_text(json.dumps(sockets, indent=2) + "\n", encoding="utf-8")
+
+
+def _uuid(text: str) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"lesionclick phantom {text}")
 
 
 def _write_image(volume: Volume, path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lesionclick.evaluation.engine import ENGINE_FLAGS, Engine
-from lesionclick.evaluation.replay import ReplayError, lay_out_step
+from lesionclick.evaluation.jobs import ReplayError, lay_out
+from lesionclick.interfaces import LESION_CLICKS
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +25,7 @@ def engine() -> Engine:
 def case(tmp_path: Path) -> Path:
     """Give an `/input` of step 0."""
     sample = sorted(path for path in (ROOT / "test/input").iterdir() if path.is_dir())[0]
-    lay_out_step(sample, tmp_path / "input", ())
+    lay_out(sample, tmp_path / "input", {LESION_CLICKS: ()})
     return tmp_path / "input"
 
 

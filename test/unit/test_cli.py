@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from longitudinal_folder import FOLLOWUP_XYZ, followup_ct, on_grid_of, write_longitudinal_case
 from model_folder import write_model_folder
 
-from lesionclick.case import PetCtCase
+from lesionclick import cli
+from lesionclick.case import LongitudinalCase, PetCtCase
 from lesionclick.cli import main
 from lesionclick.clicks import BACKGROUND, TUMOR, read_clicks
+from lesionclick.evaluation.jobs import read_volume
 
 ENGINE = """#!/bin/sh
 [ "$1" = run ] || exit 1
@@ -94,6 +97,80 @@ def test_replay_in_this_process_runs_the_entry_point_with_the_model_given(cases,
     assert main(arguments) == 2
 
 
+INFERENCE = """import shutil
+from types import SimpleNamespace
+
+def init_model(folder, trust_checkpoint=False, task="task1"):
+    with open("LOG", "a") as log:
+        print(task, folder, file=log)
+    return SimpleNamespace(device="cpu", task=task)
+
+def run(model, input_dir, output_dir):
+    slug, mask = ("ct", "MASKS/positive.mha")
+    target = "tumor-lesion-segmentation"
+    if (input_dir / "images" / "primary-followup-ct").is_dir():
+        assert model.task == "task2"
+        slug, mask, target = "primary-followup-ct", "MASKS/later/primary.mha", "primary-followup-ct-tumor-lesion-seg"
+    else:
+        assert model.task == "task1"
+    (image,) = (input_dir / "images" / slug).iterdir()
+    (output_dir / "images" / target).mkdir(parents=True)
+    shutil.copy(mask, output_dir / "images" / target / image.name)
+"""
+
+
+@pytest.fixture
+def replay_both(cases, labels, tmp_path, monkeypatch):
+    """`lesionclick replay` of Task 1's two cases and one of Task 2, with an entry point that answers with labels."""
+    write_longitudinal_case(cases / "later")
+    (labels / "later").mkdir()
+    mask = np.zeros(FOLLOWUP_XYZ[::-1], dtype=np.uint8)
+    mask[2:4, 2:4, 2:4] = 2
+    sitk.WriteImage(on_grid_of(followup_ct(), mask), labels / "later" / "primary.mha", useCompression=True)
+    source = INFERENCE.replace("LOG", str(tmp_path / "log")).replace("MASKS", str(labels))
+    (tmp_path / "inference.py").write_text(source)
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    fixed = ["--labels", str(labels), "--output", str(tmp_path / "out"), "--steps", "0"]
+    return lambda *more: main(["replay", str(cases), *fixed, *map(str, more)])
+
+
+def test_replay_runs_each_case_by_its_kind_with_the_model_of_its_task(replay_both, tmp_path, capsys):
+    assert replay_both() == 0
+    assert sorted((tmp_path / "log").read_text().splitlines()) == ["task1 None", "task2 None"]
+    assert sorted(path.name for path in (tmp_path / "out" / "later").iterdir()) == [
+        "step_00_primary.mha",
+        "step_01_primary.mha",
+    ]
+    assert [path.name for path in (tmp_path / "out" / "positive").iterdir()] == ["step_00.mha"]
+    printed = capsys.readouterr().out
+    assert "step  points    DSC  FPV ml  FNV ml  lesion DSC  seconds" in printed
+    assert "   0       0  1.000    0.00    0.00       1.000" in printed
+    assert "   1       2  1.000    0.00    0.00       1.000" in printed
+
+
+def test_replay_gives_one_model_to_all_cases(replay_both, tmp_path):
+    assert replay_both("--model", tmp_path / "mine") == 0
+    assert sorted((tmp_path / "log").read_text().splitlines()) == [f"task{n} {tmp_path}/mine" for n in (1, 2)]
+
+
+def test_both_steps_of_task_2_are_compared(replay_both, tmp_path, capsys):
+    path = tmp_path / "expected.json"
+    assert replay_both("--write-expected", path) == 0
+    assert replay_both("--expected", path) == 0
+    scores = json.loads(path.read_text())
+    assert scores["later"]["1"] == {"dsc": 1.0, "fpv_ml": 0.0, "fnv_ml": 0.0, "lesion_dsc": 1.0}
+    scores["later"]["1"]["lesion_dsc"] = 0.9
+    path.write_text(json.dumps(scores))
+    assert replay_both("--expected", path) == 1
+    assert "DIFFERENT  later  step  1  lesion_dsc: expected 0.9, found 1.0" in capsys.readouterr().out
+
+
+def test_corrective_replay_refuses_task_2(replay_both, tmp_path, capsys):
+    assert replay_both("--corrective") == 1
+    assert "later: corrective clicks need a PET/CT case" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("steps", ["", "11", "-1", "one", "0-10"])
 def test_replay_refuses_unknown_steps(replay, steps, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -171,13 +248,39 @@ def test_sample_images_are_rounded_and_compressed_but_not_spoiled(cases):
     assert (case.ct.array == phantom.ct.array).all()
 
 
-def test_train_forwards_to_the_trainer(monkeypatch, tmp_path):
+@pytest.mark.parametrize("task", ["task1", "task2"])
+def test_train_forwards_to_the_trainer(monkeypatch, tmp_path, task):
     calls = []
     module = types.ModuleType("lesionclick.training.train")
-    module.train_task1 = lambda *arguments, **options: calls.append((arguments, options))
+    module.train = lambda *arguments, **options: calls.append((arguments, options))
     monkeypatch.setitem(sys.modules, "lesionclick.training.train", module)
-    arguments = ["train", "task1", "--dataset", "data", "--config", "small", "--output", str(tmp_path)]
+    arguments = ["train", task, "--dataset", "data", "--config", "small", "--output", str(tmp_path)]
     assert main([*arguments, "--minutes", "3", "--resume"]) == 0
-    assert calls == [
-        ((Path("data"), "small", tmp_path, "auto"), {"minutes": 3.0, "fold": "0", "resume": True, "initial": None}),
+    options = {"minutes": 3.0, "fold": "0", "resume": True, "initial": None}
+    assert calls == [((task, Path("data"), "small", tmp_path, "auto"), options)]
+
+
+def test_courses_are_a_case_of_task_2_with_its_labels(tmp_path):
+    arguments = [
+        "courses",
+        "--seed",
+        "3",
+        "--lesions",
+        "4",
+        "--spacing",
+        "8",
+        "8",
+        "8",
+        "--field-of-view",
+        "0.5",
+        "0.75",
     ]
+    case, labels = tmp_path / "case", tmp_path / "labels"
+    assert main([*arguments, "--secondary", "0.1", "0.35", "--output", str(case), "--labels", str(labels)]) == 0
+    read = LongitudinalCase.read(case)
+    assert [one.region for one in read.baselines] == [one.region for one in read.followups] == ["primary", "secondary"]
+    assert set(read.baselines[0].points) & set(read.baselines[1].points) == set()
+    for followup in read.followups:
+        label = read_volume(labels / f"{followup.region}.mha")
+        assert label.grid == followup.ct.grid
+        assert set(np.unique(label.array)) - {0} == set(followup.points)

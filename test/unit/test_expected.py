@@ -3,11 +3,16 @@ import math
 import numpy as np
 import pytest
 
+from lesionclick.case import LongitudinalCase
 from lesionclick.errors import InputError
 from lesionclick.evaluation import expected
+from lesionclick.evaluation.followup_replay import FollowupReplay, FollowupStep
+from lesionclick.evaluation.lesions import Lesion
 from lesionclick.evaluation.metrics import Scores
 from lesionclick.evaluation.replay import Replay, Step
 from lesionclick.images import Grid, Volume
+
+BAD_STEP = '{"a": {"first": {"dsc": 1, "fpv_ml": 0, "fnv_ml": 0}}}'
 
 
 def row(dsc: float | None = 0.5, fpv_ml: float = 1.0, fnv_ml: float | None = 100.0) -> dict:
@@ -55,6 +60,52 @@ def test_steps_that_were_not_asked_for_do_not_count():
     assert expected.differences({"a": {"0": row(), "1": row()}}, {"a": {"0": row()}}, steps=(0,)) == []
 
 
+def row2(lesion_dsc: float | None = 0.5, **values: float | None) -> dict:
+    return row(**values) | {"lesion_dsc": lesion_dsc}
+
+
+def test_both_steps_of_task_2_count_whatever_steps_of_task_1_are_asked_for():
+    expect = {"a": {"0": row(), "1": row()}, "b": {"0": row2(), "1": row2()}}
+    found = {"a": {"0": row()}, "b": {"0": row2(), "1": row2(0.4)}}
+    (one,) = expected.differences(expect, found, steps=(0, 10))
+    assert (one.case, one.step, one.measure, one.expected, one.found) == ("b", "1", "lesion_dsc", 0.5, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("found", "measures"),
+    [
+        (row2(0.53), []),
+        (row2(0.47), []),
+        (row2(0.531), ["lesion_dsc"]),
+        (row2(None), ["lesion_dsc"]),
+        (row2(dsc=0.53), ["dsc"]),
+        (row(), ["lesion_dsc"]),
+    ],
+)
+def test_lesions_have_a_tolerance_of_their_own(found, measures):
+    for one, other in ((row2(), found), (found, row2())):
+        listed = expected.differences({"a": {"0": one}}, {"a": {"0": other}}, steps=(0,))
+        assert [difference.measure for difference in listed] == measures
+
+
+def test_scores_of_task_2_survive_the_file(tmp_path):
+    def step(number: int, scores: Scores | None, *dscs: float) -> FollowupStep:
+        lesions = tuple(Lesion(n, 1.0, 1.0, dsc, True, 0.0) for n, dsc in enumerate(dscs, start=1))
+        return FollowupStep(number, 0, {}, scores, {"primary": lesions}, 1.0)
+
+    nothing = Scores(math.nan, 0.5, math.nan)
+    replays = [
+        FollowupReplay("one", LongitudinalCase((), ()), {}, (step(0, Scores(0.5, 0, 0), 0.2, 0.3), step(1, nothing))),
+        FollowupReplay("unlabelled", LongitudinalCase((), ()), {}, (step(0, None), step(1, None))),
+    ]
+    scores = expected.scores_of(replays)
+    assert scores == {
+        "one": {"0": row2(0.25, dsc=0.5, fpv_ml=0, fnv_ml=0), "1": row2(None, dsc=None, fpv_ml=0.5, fnv_ml=None)}
+    }
+    expected.write_scores(tmp_path / "scores.json", scores)
+    assert expected.read_scores(tmp_path / "scores.json") == scores
+
+
 def test_scores_survive_the_file(tmp_path):
     grid = Grid((1, 1, 1), (1.0, 1.0, 1.0))
     empty = Volume(np.zeros((1, 1, 1)), grid)
@@ -69,7 +120,7 @@ def test_scores_survive_the_file(tmp_path):
     assert expected.read_scores(tmp_path / "new" / "scores.json") == scores
 
 
-@pytest.mark.parametrize("text", [None, "{", "[1]", '{"a": {"0": {"dsc": 1}}}'])
+@pytest.mark.parametrize("text", [None, "{", "[1]", '{"a": {"0": {"dsc": 1}}}', BAD_STEP])
 def test_a_broken_file_of_scores_is_refused(tmp_path, text):
     path = tmp_path / "scores.json"
     if text:

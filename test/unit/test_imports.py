@@ -13,9 +13,9 @@ PACKAGE = ROOT / "lesionclick"
 LAYERS = (
     {"__init__", "errors"},
     {"images", "clicks", "interfaces"},
-    {"case", "refine", "prompts", "sliding_window", "budget"},
-    {"model_folder"},
-    {"model", "registration"},
+    {"image_files", "refine", "prompts", "sliding_window", "budget"},
+    {"case", "model_folder", "registration"},
+    {"model", "patches"},
     {"petct", "longitudinal"},
     {"inference", "server", "cli"},
 )

@@ -9,14 +9,16 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from lesionclick import petct
-from lesionclick.case import PetCtCase, mask_path, write_mask
+from lesionclick.case import PetCtCase, mask_path
 from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx, read_clicks
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation import engine as engine_module
-from lesionclick.evaluation import replay
 from lesionclick.evaluation.engine import Engine
-from lesionclick.evaluation.replay import ReplayError, find_cases, lay_out_step, replay_case, replay_cases
+from lesionclick.evaluation.jobs import ReplayError, find_cases, lay_out, read_volume
+from lesionclick.evaluation.replay import replay_case, replay_cases
+from lesionclick.image_files import write_mask
 from lesionclick.images import Volume
+from lesionclick.interfaces import LESION_CLICKS, TUMOR_LESION_SEGMENTATION
 from lesionclick.prompts import SECOND_PLACE
 
 SOCKET = "images/tumor-lesion-segmentation"
@@ -36,7 +38,7 @@ def segment(input_dir: Path, output_dir: Path) -> None:
 
 
 def leave(mask: NDArray[np.bool_], case: PetCtCase, output_dir: Path) -> None:
-    path = mask_path(output_dir, case)
+    path = mask_path(output_dir, TUMOR_LESION_SEGMENTATION, case.stem)
     path.parent.mkdir(parents=True)
     write_mask(Volume(mask.astype(np.uint8), case.pet.grid), path)
 
@@ -82,7 +84,8 @@ def test_a_case_without_lesions_gets_background_clicks_alone(cases, tmp_path):
 
 def test_inputs_json_holds_the_same_clicks_as_the_file_and_is_otherwise_kept(cases, tmp_path):
     original = json.loads((cases / "positive" / "inputs.json").read_bytes())
-    lay_out_step(cases / "positive", tmp_path / "input", read_clicks(cases / "positive" / "lesion-clicks.json")[:1])
+    clicks = read_clicks(cases / "positive" / "lesion-clicks.json")
+    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: clicks[:1]})
     changed = json.loads((tmp_path / "input" / "inputs.json").read_bytes())
 
     assert changed[2]["value"] == json.loads((tmp_path / "input" / "lesion-clicks.json").read_bytes())
@@ -93,7 +96,7 @@ def test_inputs_json_holds_the_same_clicks_as_the_file_and_is_otherwise_kept(cas
 
 def test_a_case_without_inputs_json_gets_none(cases, tmp_path):
     (cases / "positive" / "inputs.json").unlink()
-    lay_out_step(cases / "positive", tmp_path / "input", ())
+    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: ()})
     assert not (tmp_path / "input" / "inputs.json").exists()
 
 
@@ -102,7 +105,7 @@ def test_images_are_readable_files_for_any_user(cases, tmp_path):
     moved = image.rename(tmp_path / "elsewhere.mha")
     moved.chmod(0o600)
     image.symlink_to(moved)
-    lay_out_step(cases / "positive", tmp_path / "input", ())
+    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: ()})
 
     copy = tmp_path / "input" / "images" / "pet" / image.name
     assert not copy.is_symlink()
@@ -128,7 +131,7 @@ def test_masks_and_scores_of_every_step(cases, labels, tmp_path):
     assert first.scores.fpv_ml == pytest.approx(64 * 0.08)
     assert (second.scores.dsc, second.scores.fpv_ml, second.scores.fnv_ml) == (1, 0, 0)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["step_00.mha", "step_01.mha"]
-    assert np.count_nonzero(replay.read_volume(second.mask).array) == 35
+    assert np.count_nonzero(read_volume(second.mask).array) == 35
 
 
 def test_cases_without_a_label_are_replayed_without_scores(cases, labels, tmp_path, caplog):

@@ -8,13 +8,18 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.figure import Figure
 
+from lesionclick.case import Baseline, Followup, LongitudinalCase
 from lesionclick.clicks import BACKGROUND, TUMOR, Click
 from lesionclick.evaluation.expected import read_scores
 from lesionclick.evaluation.figures import CORONAL, SAGITTAL, draw_projection, projections_png
+from lesionclick.evaluation.followup_figures import Scene, draw_axial, draw_coronal, lesion_png
+from lesionclick.evaluation.followup_replay import FollowupReplay, FollowupStep
+from lesionclick.evaluation.lesions import score_lesions, score_together
 from lesionclick.evaluation.metrics import Scores
 from lesionclick.evaluation.replay import Replay, Step
 from lesionclick.evaluation.report import write_report
 from lesionclick.images import Grid, Volume
+from lesionclick.interfaces import PRIMARY
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -135,3 +140,145 @@ def test_the_head_is_up_and_the_left_is_right(tmp_path, direction, flipped):
     row, column = np.argwhere(pet.get_array() == 10)[0]
     assert (row, column, pet.origin) == (35, 2, "lower")
     assert (axes.xaxis_inverted(), axes.yaxis_inverted()) == flipped
+
+
+# --- Task 2 ----------------------------------------------------------------------------------------------------------
+
+THEN_GRID = Grid((30, 20, 10), (2.0, 3.0, 5.0))
+NOW_GRID = Grid((20, 25, 12), (2.5, 2.0, 5.0), (7.0, 8.0, 9.0))
+
+
+def blocks(grid: Grid, **sizes: int) -> np.ndarray:
+    """Lesion n, given as `n<n>=<voxels>`, is a row of so many voxels from x = 5 on, at y = 2 n and z = n."""
+    mask = np.zeros(grid.shape_zyx, dtype=np.uint16)
+    for name, size in sizes.items():
+        n = int(name[1:])
+        mask[n, 2 * n, 5 : 5 + size] = n
+    return mask
+
+
+def make_followup(folder: Path, name: str = "later", labelled: bool = True) -> FollowupReplay:
+    """Lesion 1 grew, 2 shrank, 3 vanished, 4 is new, 5 stayed; step 0 finds half of 1 alone, step 1 all and 3."""
+    then = blocks(THEN_GRID, n1=4, n2=8, n3=2, n5=6)
+    label = blocks(NOW_GRID, n1=8, n2=2, n4=4, n5=8)
+    founds = [blocks(NOW_GRID, n1=4), blocks(NOW_GRID, n1=8, n2=2, n3=2, n4=4, n5=8)]
+    cts = [Volume(np.zeros(grid.shape_zyx, dtype=np.float32), grid) for grid in (THEN_GRID, NOW_GRID)]
+    baseline = Baseline("primary", cts[0], Volume(then, THEN_GRID), {1: (6.5, 2.0, 1.0)})
+    followup = Followup("primary", cts[1], {1: (8.5, 2.0, 1.0)}, "stem", PRIMARY.mask)
+    folder.mkdir(exist_ok=True)
+    steps = []
+    for number, found in enumerate(founds):
+        sitk.WriteImage(Volume(found, NOW_GRID).to_image(), folder / f"{number}.mha")
+        lesions = {"primary": score_lesions(label, found, NOW_GRID.spacing_zyx, (1, 2, 3, 5))} if labelled else {}
+        scores = score_together([(label, found, NOW_GRID.voxel_ml)]) if labelled else None
+        steps.append(FollowupStep(number, number, {"primary": folder / f"{number}.mha"}, scores, lesions, 2.5))
+    labels = {"primary": Volume(label, NOW_GRID)} if labelled else {}
+    return FollowupReplay(name, LongitudinalCase((baseline,), (followup,)), labels, tuple(steps))
+
+
+@pytest.fixture(scope="module")
+def followup_page(tmp_path_factory) -> str:
+    """The report of a case of Task 1 and two of Task 2."""
+    folder = tmp_path_factory.mktemp("both")
+    replays = [
+        make_followup(folder / "a", "later <one>"),
+        make_replay(folder / "b", "fdg", steps=(0,)),
+        make_followup(folder / "c", "unlabelled", labelled=False),
+    ]
+    return write_report(folder / "out", replays, run="test").read_text(encoding="utf-8")
+
+
+def cells_of(section: str) -> list[list[str]]:
+    rows = re.findall("<tr>(.*?)</tr>", section)[1:]
+    return [[re.sub("<[^>]*>", "", cell) for cell in re.findall("<td>(.*?)</td>", row)] for row in rows]
+
+
+def test_both_tasks_have_their_summary_and_their_cases(followup_page):
+    titles = re.findall("<h2>(.*)</h2>", followup_page)
+    assert titles == ["Summary of Task 1", "Summary of Task 2", "fdg", "later &lt;one&gt;", "unlabelled"]
+    assert not re.search(r"<(script|link|iframe|object)|@import|url\(|http|\$", followup_page)
+    *_, later, unlabelled = followup_page.split('<section class="card">')
+    assert [section.count('src="data:image/png;base64,') for section in (later, unlabelled)] == [1 + 5, 1 + 5]
+
+
+def test_each_lesion_has_a_row(followup_page):
+    rows = cells_of(followup_page.split('<section class="card">')[4])
+    dash = "&ndash;"
+    # voxels of 0.03 ml then and 0.025 ml now
+    assert rows == [
+        ["1", "grown", "0.12", "0.20", "+67 %", "0.10", "-17 %", "0.667", "0.20", "+67 %", "1.000"],
+        ["2", "shrunk", "0.24", "0.05", "-79 %", "0.00", "-100 %", "0.000", "0.05", "-79 %", "1.000"],
+        ["3", "vanished", "0.06", "0.00", "-100 %", "0.00", "-100 %", dash, "0.05", "-17 %", dash],
+        ["4", "new", "0.00", "0.10", dash, "0.00", dash, "0.000", "0.10", dash, "1.000"],
+        ["5", "unchanged", "0.18", "0.20", "+11 %", "0.00", "-100 %", "0.000", "0.20", "+11 %", "1.000"],
+    ]
+
+
+def test_without_a_label_the_last_step_tells_the_status(followup_page):
+    rows = cells_of(followup_page.split('<section class="card">')[5])
+    assert [row[:2] for row in rows] == [
+        ["1", "grown"],
+        ["2", "shrunk"],
+        ["3", "unchanged"],
+        ["4", "new"],
+        ["5", "unchanged"],
+    ]
+    assert {row[3] for row in rows} == {"&ndash;"}
+
+
+def test_summary_of_task_2_has_both_steps_and_all_lesions(followup_page):
+    rows = cells_of(followup_page.split('<section class="card">')[2])
+    dash = "&ndash;"
+    assert [row[:2] for row in rows] == [
+        *(["later &lt;one&gt;", "0"], ["later &lt;one&gt;", "1"], ["unlabelled", "0"], ["unlabelled", "1"]),
+        *(["all lesions", "0"], ["all lesions", "1"]),
+    ]
+    # step 0 finds 4 of 22 voxels and misses lesions of 14; lesion 1 has 2/3, two voxels of 2.5 mm beside its centre
+    assert rows[0][2:] == ["0.308", "0.00", "0.35", "0.167", "25 %", "100 %", "5.0", "88 %", "2.5"]
+    assert rows[1][2:] == ["0.957", "0.05", "0.00", "1.000", "100 %", "0 %", "0.0", "0 %", "2.5"]
+    assert rows[2][2:] == [dash] * 8 + ["2.5"]
+    assert rows[4][2:] == [dash] * 3 + rows[0][5:10] + [dash]
+
+
+def test_a_report_of_task_2_alone_has_no_picture_of_task_1(tmp_path):
+    page = write_report(tmp_path / "out", [make_followup(tmp_path / "a")], run="test").read_text(encoding="utf-8")
+    assert "<title>Replay of Task 2, lesion by lesion</title>" in page
+    assert "click by click" not in page
+    assert re.findall("<h2>(.*)</h2>", page) == ["Summary", "later"]
+    assert not (tmp_path / "out" / "picture.png").exists()
+    assert set(read_scores(tmp_path / "out" / "scores.json")["later"]) == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("direction", "reversed_xy"), [(IDENTITY, (False, True)), ((-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1), (True, False))]
+)
+def test_an_axial_crop_is_square_with_the_left_on_the_right_and_the_front_up(direction, reversed_xy):
+    """In the patient x runs to the left and y to the back."""
+    grid = Grid((20, 25, 12), (2.5, 2.0, 5.0), (0.0, 0.0, 0.0), direction)
+    scene = Scene("now", Volume(np.zeros(grid.shape_zyx), grid), blocks(grid, n1=3), None, {1: (6.0, 2.0, 1.0)})
+    axes = Figure().add_subplot()
+    draw_axial(axes, scene, np.array([6.0, 2.0, 1.0]), 30.0, 1)
+    assert sorted(axes.get_xlim()) == pytest.approx([16.25 - 30, 16.25 + 30])
+    assert sorted(axes.get_ylim()) == pytest.approx([5 - 30, 5 + 30])
+    assert axes.get_aspect() in (1, "equal")
+    (point,) = axes.lines
+    assert tuple(np.ravel(point.get_xydata())) == pytest.approx((16.25, 5.0))
+    assert (axes.xaxis_inverted(), axes.yaxis_inverted()) == reversed_xy
+
+
+def test_a_coronal_view_names_each_lesion_at_its_place():
+    grid = NOW_GRID
+    scene = Scene("now", Volume(np.zeros(grid.shape_zyx), grid), blocks(grid, n1=3), blocks(grid, n1=5, n4=1), {})
+    axes = Figure().add_subplot()
+    draw_coronal(axes, scene)
+    places = {text.get_text(): text.xy for text in axes.texts}
+    # the outlined lesion counts where there is one: voxels 5 to 7 of 2.5 mm, in plane 1 of 5 mm
+    assert places == {"1": pytest.approx((6.5 * 2.5, 1.5 * 5)), "4": pytest.approx((5.5 * 2.5, 4.5 * 5))}
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 50), (0, 60))
+
+
+def test_a_lesion_that_is_nowhere_in_the_followup_is_drawn_all_the_same():
+    scene = Scene("now", Volume(np.zeros(NOW_GRID.shape_zyx), NOW_GRID), None, blocks(NOW_GRID, n1=3), {})
+    for then in (None, Scene("then", scene.ct, blocks(NOW_GRID, n2=3), None, {})):
+        height, width, _ = matplotlib.image.imread(io.BytesIO(lesion_png(then, (scene, scene), 2))).shape
+        assert width > 2.5 * height

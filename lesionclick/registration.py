@@ -1,0 +1,369 @@
+"""Where a place of the baseline lies in the follow-up: shift, then affine, then deformable, on coarse voxels.
+
+All of it happens in physical space, on grids whose axes are the patient's, so that flipped and oblique directions and
+other voxel sizes make no difference. SimpleITK does the work; `docs/registration.md` says why, and how well.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import ArrayLike, NDArray
+from scipy import fft, ndimage
+
+from lesionclick.images import Grid, Volume
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["deformable", "affine", "centre"]
+Array = NDArray[np.float64]
+
+COARSE_MM, FINE_MM = 8.0, 5.0
+"""Voxels of the two levels. The shift and the affine are found on the first, the deformation on both."""
+WINDOW_HU = (-1000.0, 300.0)
+"""What lies above is bone or metal, which would count more than the tissue that lesions lie in."""
+BODY_HU = -500.0
+MIN_PART = 0.1
+"""Smallest part of the body mask, as a share of the largest: the other leg and arms count, the table's parts do not."""
+MIN_COMMON = 0.3
+"""Share of the smaller image that the two must have in common for a shift to be looked at."""
+MIN_OVERLAP = 0.5
+"""Overlap below which two images do not show the same part of the body (evidence in `docs/registration.md`)."""
+SCALES = (0.7, 1.4)
+"""Stretches that patients undergo, and no others."""
+OVERLAP_LOSS = 0.1
+"""Overlap that a stage may lose, because turning one field of view against the other costs some."""
+AFFINE_ITERATIONS = 30
+AFFINE_SAMPLES = 30_000
+DEMONS_ITERATIONS = (60, 40)
+DEMONS_SMOOTHING_VOXELS = 1.5
+_RIM_VOXELS = 2
+_INVERSION_STEPS, _INVERSION_MM = 200, 0.01
+
+
+class _DivergedError(Exception):
+    """A stage found nothing that can be right; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A map of places between two CTs.
+
+    Attributes
+    ----------
+    kind
+        The last stage that counts.
+    overlap
+        Share of the smaller body that the other covers with like tissue, 0..1; see `MIN_OVERLAP`.
+    matrix, offset_mm
+        Affine part, shapes (3, 3) and (3,), x, y, z.
+    displacement_mm
+        Displacement (x, y, z) that comes before the affine part, shape (z, y, x, 3), or none.
+    grid
+        Where the displacement lies; beyond its borders the values at the border hold.
+    """
+
+    kind: Kind
+    overlap: float
+    matrix: Array = field(repr=False)
+    offset_mm: Array = field(repr=False)
+    displacement_mm: Array | None = field(default=None, repr=False)
+    grid: Grid | None = field(default=None, repr=False)
+
+    def to_followup(self, points_mm: ArrayLike) -> Array:
+        """Return the places in the follow-up, shape (n, 3), x, y, z in mm, of places in the baseline."""
+        points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
+        places: Array = (points + self._displacement(points)) @ self.matrix.T + self.offset_mm
+        return places
+
+    def to_baseline(self, points_mm: ArrayLike) -> Array:
+        """Return the places in the baseline, shape (n, 3), x, y, z in mm, of places in the follow-up.
+
+        The displacement is inverted by fixed-point iteration, at half steps so that it also converges where tissue is
+        stretched to more than twice its length.
+        """
+        points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
+        target: Array = np.linalg.solve(self.matrix, (points - self.offset_mm).T).T
+        places = target
+        for _ in range(_INVERSION_STEPS):
+            step = target - places - self._displacement(places)
+            places = places + step / 2
+            if not np.any(np.abs(step) > _INVERSION_MM):
+                break
+        return places
+
+    def _displacement(self, points_mm: Array) -> Array:
+        """Return the displacement at places of the baseline, interpolated, shape (n, 3)."""
+        if self.displacement_mm is None or self.grid is None:
+            return np.zeros_like(points_mm)
+        indices_zyx = self.grid.to_index(points_mm)[:, ::-1].T
+        axes = [
+            ndimage.map_coordinates(self.displacement_mm[..., i], indices_zyx, order=1, mode="nearest")
+            for i in range(3)
+        ]
+        return np.stack(axes, axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scan:
+    """A windowed CT on coarse voxels along the patient's axes, over its body and a rim of air.
+
+    Attributes
+    ----------
+    array
+        HU, shape (z, y, x), float32.
+    scanned, body
+        Voxels inside the field of view, and those in the body; bool.
+    """
+
+    array: NDArray[np.float32]
+    scanned: NDArray[np.bool_]
+    body: NDArray[np.bool_]
+    grid: Grid
+
+    @property
+    def near_body(self) -> NDArray[np.bool_]:
+        """The body and a rim of air around it, inside the field of view."""
+        near: NDArray[np.bool_] = ndimage.binary_dilation(self.body, iterations=_RIM_VOXELS) & self.scanned
+        return near
+
+    def image(self, array: NDArray[Any]) -> sitk.Image:
+        """Return an array on this grid as an image."""
+        return Volume(array, self.grid).to_image()
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How well two scans agree: see `_fit`."""
+
+    overlap: float
+    similarity: float
+
+
+def register(baseline: Volume, followup: Volume) -> Alignment:
+    """Find where the places of the baseline lie in the follow-up.
+
+    The shift with the highest correlation of the images comes first, then an affine transform, then a diffeomorphic
+    deformation. A stage that diverges is left out with all after it, with a warning.
+
+    Parameters
+    ----------
+    baseline, followup
+        CTs in HU, on any two grids and with any two fields of view.
+
+    Returns
+    -------
+    Alignment
+        The same for the same images, as long as the number of threads is.
+    """
+    begin = perf_counter()
+    fixed, moving = _scan(baseline, COARSE_MM), _scan(followup, COARSE_MM)
+    missing = [name for name, scan in (("baseline", fixed), ("follow-up", moving)) if not scan.body.any()]
+    if missing:
+        logger.warning("registration: no body in the %s; the centres of the images are aligned", " and ".join(missing))
+        centres = [v.grid.to_physical((np.array(v.grid.size_xyz) - 1) / 2)[0] for v in (baseline, followup)]
+        return Alignment("centre", 0.0, np.eye(3), centres[1] - centres[0])
+    alignment = Alignment("centre", 0.0, np.eye(3), _best_shift(fixed, moving))
+    fit = _fit(fixed, moving, alignment)
+    try:
+        alignment, fit = _checked(fixed, moving, _affine(fixed, moving, alignment), fit)
+        fine = _scan(baseline, FINE_MM), _scan(followup, FINE_MM)
+        alignment, fit = _checked(fixed, moving, _deformable((fixed, fine[0]), (moving, fine[1]), alignment), fit)
+    except _DivergedError as error:
+        logger.warning("registration: %s; the %s alignment counts", error, alignment.kind)
+    alignment = replace(alignment, overlap=fit.overlap)
+    logger.info(
+        "registration: %s, overlap %.2f, similarity %.2f, %.1f s",
+        alignment.kind,
+        fit.overlap,
+        fit.similarity,
+        perf_counter() - begin,
+    )
+    return alignment
+
+
+def _scan(volume: Volume, voxel_mm: float) -> _Scan:
+    """Return a CT on voxels of the given size."""
+    low, high = WINDOW_HU
+    image = Volume(np.clip(volume.array, low, high).astype(np.float32, copy=False), volume.grid).to_image()
+    steps = [min(max(1, round(voxel_mm / s)), n) for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)]
+    image = sitk.BinShrink(image, steps)
+
+    ends = np.array([[-0.5] * 3, np.array(volume.grid.size_xyz) - 0.5])
+    corners = volume.grid.to_physical(np.stack(np.meshgrid(*ends.T), axis=-1).reshape(-1, 3))
+    origin, extent = corners.min(axis=0), np.ptp(corners, axis=0)
+    size = np.maximum(1, np.round(extent / voxel_mm)).astype(int)
+    origin += (extent - (size - 1) * voxel_mm) / 2
+    grid = Grid(tuple(size.tolist()), (voxel_mm,) * 3, tuple(origin.tolist()))
+    image = sitk.Resample(
+        image,
+        grid.size_xyz,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        grid.origin_xyz,
+        grid.spacing_xyz,
+        grid.direction,
+        -5000.0,
+    )
+    array = sitk.GetArrayFromImage(image)
+    scanned = array >= low
+    array[~scanned] = low
+    body = _body(array)
+    if not body.any():
+        return _Scan(array, scanned, body, grid)
+    first = [max(0, int(w.min()) - _RIM_VOXELS) for w in np.nonzero(body)]
+    box = tuple(slice(f, int(w.max()) + 1 + _RIM_VOXELS) for f, w in zip(first, np.nonzero(body), strict=True))
+    body = body[box]
+    grid = replace(
+        grid, size_xyz=body.shape[::-1], origin_xyz=tuple(grid.to_physical(np.array(first[::-1]))[0].tolist())
+    )
+    return _Scan(array[box], scanned[box], body, grid)
+
+
+def _body(array: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return the voxels of the body, with what it encloses in each axial slice, such as lungs."""
+    parts, count = ndimage.label(array > BODY_HU)
+    if not count:
+        return np.zeros(array.shape, dtype=np.bool_)
+    sizes = np.bincount(parts.ravel())[1:]
+    body = np.isin(parts, 1 + np.flatnonzero(sizes >= MIN_PART * sizes.max()))
+    return np.stack([ndimage.binary_fill_holes(plane) for plane in body])
+
+
+def _best_shift(fixed: _Scan, moving: _Scan) -> Array:
+    """Return the shift (x, y, z) in mm from the baseline to the follow-up at which the images correlate best.
+
+    All shifts by whole voxels are looked at, and only what both fields of view hold counts: masked normalised
+    correlation by Fourier transforms (Padfield, IEEE Trans Image Process 21 (2012) 2706). Among shifts that explain the
+    images equally well, those win at which more of the smaller one is explained.
+    """
+    shape = [a + b - 1 for a, b in zip(fixed.array.shape, moving.array.shape, strict=True)]
+    padded = [fft.next_fast_len(n, real=True) for n in shape]
+
+    def spectra(scan: _Scan) -> list[Array]:
+        mask = scan.near_body.astype(np.float64)
+        values = (scan.array - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]) * mask
+        return [fft.rfftn(a, padded) for a in (mask, values, values**2)]
+
+    mask_f, values_f, squares_f = (a.conj() for a in spectra(fixed))
+    mask_m, values_m, squares_m = spectra(moving)
+
+    def correlate(a: Array, b: Array) -> Array:
+        result: Array = fft.irfftn(a * b, padded)
+        return result
+
+    count = np.maximum(correlate(mask_f, mask_m), 1)
+    mean_f, mean_m = correlate(values_f, mask_m) / count, correlate(mask_f, values_m) / count
+    covariance = correlate(values_f, values_m) / count - mean_f * mean_m
+    variance_f = correlate(squares_f, mask_m) / count - mean_f**2
+    variance_m = correlate(mask_f, squares_m) / count - mean_m**2
+    correlation = covariance / np.sqrt(np.maximum(variance_f, 1e-6) * np.maximum(variance_m, 1e-6))
+    share = np.minimum(1, count / min(fixed.near_body.sum(), moving.near_body.sum()))
+    score = np.where(share >= MIN_COMMON, correlation * np.sqrt(share), -1)
+    best = np.array(np.unravel_index(score.argmax(), score.shape))
+    voxels_zyx = np.where(best < moving.array.shape, best, best - padded)
+    shift: Array = np.array(moving.grid.origin_xyz) - fixed.grid.origin_xyz + voxels_zyx[::-1] * COARSE_MM
+    return shift
+
+
+def _affine(fixed: _Scan, moving: _Scan, start: Alignment) -> Alignment:
+    """Refine an alignment by the rigid and then the affine transform with the highest correlation near the body."""
+    centre = fixed.grid.to_physical(np.argwhere(fixed.body).mean(axis=0)[::-1])[0].tolist()
+    rigid = sitk.Euler3DTransform(centre, 0.0, 0.0, 0.0, start.offset_mm.tolist())
+    _optimise(fixed, moving, rigid)
+    transform = sitk.AffineTransform(rigid.GetMatrix(), rigid.GetTranslation(), centre)
+    _optimise(fixed, moving, transform)
+    matrix = np.array(transform.GetMatrix()).reshape(3, 3)
+    scales = np.linalg.svd(matrix, compute_uv=False)
+    if not (SCALES[0] <= scales.min() and scales.max() <= SCALES[1] and np.linalg.det(matrix) > 0):
+        raise _DivergedError(
+            f"the affine stage diverged (scales {np.round(scales, 2).tolist()}, expected {SCALES[0]} to {SCALES[1]})"
+        )
+    return Alignment("affine", 0.0, matrix, np.array(transform.TransformPoint((0.0, 0.0, 0.0))))
+
+
+def _optimise(fixed: _Scan, moving: _Scan, transform: sitk.Transform) -> None:
+    """Move the parameters of a transform to where the images correlate best near the body of the baseline."""
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsCorrelation()
+    method.SetMetricFixedMask(fixed.image(fixed.near_body.astype(np.uint8)))
+    method.SetMetricMovingMask(moving.image(moving.scanned.astype(np.uint8)))
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentage(min(1.0, AFFINE_SAMPLES / fixed.array.size))
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsGradientDescentLineSearch(
+        learningRate=1.0, numberOfIterations=AFFINE_ITERATIONS, convergenceMinimumValue=1e-5, convergenceWindowSize=5
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetInitialTransform(transform, inPlace=True)
+    try:
+        method.Execute(fixed.image(fixed.array), moving.image(moving.array))
+    except RuntimeError as error:
+        raise _DivergedError(f"the affine stage failed ({str(error).splitlines()[-1].strip()})") from error
+
+
+def _deformable(fixed: tuple[_Scan, _Scan], moving: tuple[_Scan, _Scan], start: Alignment) -> Alignment:
+    """Refine an affine alignment by diffeomorphic demons, on coarse voxels and then on finer ones."""
+    affine = sitk.AffineTransform(start.matrix.ravel().tolist(), start.offset_mm.tolist())
+    demons = sitk.DiffeomorphicDemonsRegistrationFilter()
+    demons.SetSmoothDisplacementField(True)
+    demons.SetStandardDeviations(DEMONS_SMOOTHING_VOXELS)
+    displacement = sitk.Image(fixed[0].grid.size_xyz, sitk.sitkVectorFloat64)
+    displacement.CopyInformation(fixed[0].image(fixed[0].array))
+    for a, b, iterations in zip(fixed, moving, DEMONS_ITERATIONS, strict=True):
+        target = a.image(a.array)
+        outside = sitk.Resample(b.image(b.scanned.astype(np.uint8)), target, affine, sitk.sitkNearestNeighbor, 0)
+        warped = sitk.GetArrayFromImage(sitk.Resample(b.image(b.array), target, affine, sitk.sitkLinear))
+        # where either shows nothing, nothing pulls
+        known = (sitk.GetArrayViewFromImage(outside) > 0) & a.scanned
+        warped[~known] = a.array[~known]
+        displacement = sitk.Resample(
+            displacement, target, sitk.Transform(), sitk.sitkLinear, 0.0, useNearestNeighborExtrapolator=True
+        )
+        demons.SetNumberOfIterations(iterations)
+        try:
+            displacement = demons.Execute(target, a.image(warped), displacement)
+        except RuntimeError as error:
+            raise _DivergedError(f"the deformable stage failed ({str(error).splitlines()[-1].strip()})") from error
+    jacobian = sitk.GetArrayViewFromImage(sitk.DisplacementFieldJacobianDeterminant(displacement))[a.body]
+    if not jacobian.min() > -9:
+        raise _DivergedError(
+            f"the deformable stage folds the body (smallest Jacobian determinant {jacobian.min():.2f})"
+        )
+    return replace(start, kind="deformable", displacement_mm=sitk.GetArrayFromImage(displacement), grid=a.grid)
+
+
+def _checked(fixed: _Scan, moving: _Scan, alignment: Alignment, before: _Fit) -> tuple[Alignment, _Fit]:
+    """Return an alignment and its fit, unless the fit is worse than that of the stage before."""
+    after = _fit(fixed, moving, alignment)
+    for name, limit in (("overlap", before.overlap - OVERLAP_LOSS), ("similarity", before.similarity - 1e-3)):
+        if not getattr(after, name) >= limit:
+            raise _DivergedError(
+                f"the {alignment.kind} stage diverged ({name} {getattr(before, name):.2f} before, "
+                f"{getattr(after, name):.2f} after)"
+            )
+    return alignment, after
+
+
+def _fit(fixed: _Scan, moving: _Scan, alignment: Alignment) -> _Fit:
+    """Return the overlap of the bodies and the correlation of the images in either body, where both are scanned."""
+    near = np.nonzero(fixed.near_body)
+    places = alignment.to_followup(fixed.grid.to_physical(np.stack(near[::-1], axis=-1)))
+    indices_zyx = moving.grid.to_index(places)[:, ::-1].T
+    scanned, body = (
+        ndimage.map_coordinates(a.astype(np.uint8), indices_zyx, order=0, mode="constant") > 0
+        for a in (moving.scanned, moving.body)
+    )
+    covered = np.count_nonzero(body & fixed.body[near])
+    overlap = covered / min(fixed.body.sum(), moving.body.sum() / np.linalg.det(alignment.matrix))
+    either = scanned & (body | fixed.body[near])
+    values = ndimage.map_coordinates(moving.array, indices_zyx[:, either], order=1, mode="nearest")
+    pair = np.stack([fixed.array[near][either], values])
+    varied = pair.shape[1] > 1 and pair.std(axis=1).min() > 0
+    similarity = float(np.corrcoef(pair)[0, 1]) if varied else 0.0
+    return _Fit(min(1.0, float(overlap)), similarity)

@@ -1,0 +1,266 @@
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from lesionclick import longitudinal
+from lesionclick.case import Baseline, Followup, LongitudinalCase
+from lesionclick.images import Grid, Volume
+from lesionclick.interfaces import PRIMARY
+from lesionclick.longitudinal import Lesion, find_lesions, segment_followups, segment_lesions
+from lesionclick.prompts import PromptSpec
+
+GRID = Grid((40, 36, 20), (2.0, 2.0, 3.0), (-40.0, -36.0, 50.0))
+TISSUE, BRIGHT = 40.0, 100.0
+PAIR = PromptSpec(encoding="pair", stage="network", radius=10.0, unit="mm", reach_mm=8.0)
+
+
+class Shift:
+    """An alignment by a shift in mm."""
+
+    kind = "affine"
+
+    def __init__(self, mm=(0.0, 0.0, 0.0), overlap=1.0):
+        self.mm, self.overlap = np.array(mm), overlap
+
+    def to_followup(self, points_mm):
+        return np.reshape(points_mm, (-1, 3)) + self.mm
+
+    def to_baseline(self, points_mm):
+        return np.reshape(points_mm, (-1, 3)) - self.mm
+
+
+@dataclass
+class BrightIsLesion:
+    """A model that takes for lesion what is brighter than tissue: +`sure` there, -5 elsewhere."""
+
+    sure: float = 5.0
+    patch_size: tuple[int, ...] = (12, 16, 16)
+    spacing_zyx: tuple[float, ...] = (3.0, 2.0, 2.0)
+    prompt: PromptSpec = PAIR
+
+    def __post_init__(self):
+        self.seen = []
+
+    def normalise(self, ct):
+        return ct
+
+    def predict_margin(self, channels):
+        self.seen.append(channels)
+        return np.where(channels[0] > (TISSUE + BRIGHT) / 2, self.sure, -5.0).astype(np.float32)
+
+
+def image(*boxes, grid=GRID, value=BRIGHT):
+    """Tissue with bright boxes, given by their first voxel (x, y, z) and their size along each axis."""
+    array = np.full(grid.shape_zyx, TISSUE, dtype=np.float32)
+    for (x, y, z), size in boxes:
+        array[z : z + size, y : y + size, x : x + size] = value
+    return Volume(array, grid)
+
+
+def centre(box):
+    (x, y, z), size = box
+    return (x + (size - 1) / 2, y + (size - 1) / 2, z + (size - 1) / 2)
+
+
+def baseline(*boxes, grid=GRID, region="primary", first=1):
+    ct = image(*boxes, grid=grid)
+    numbers = np.zeros(grid.shape_zyx, dtype=np.uint16)
+    for number, ((x, y, z), size) in enumerate(boxes, start=first):
+        numbers[z : z + size, y : y + size, x : x + size] = number
+    points = {number: centre(box) for number, box in enumerate(boxes, start=first)}
+    return Baseline(region, ct, Volume(numbers, grid), points)
+
+
+def followup(*boxes, points=None, grid=GRID):
+    return Followup("primary", image(*boxes, grid=grid), points or {}, "x", PRIMARY.mask)
+
+
+def lesion(number, point_xyz, clicked=True, grid=GRID):
+    return Lesion(number, grid.to_physical(point_xyz)[0], clicked, None, None, new=True)
+
+
+def labels(volume):
+    return {int(n): int(c) for n, c in zip(*np.unique(volume.array, return_counts=True), strict=True) if n}
+
+
+BOX = ((10, 12, 8), 4)
+OTHER = ((26, 20, 8), 4)
+
+
+class TestFind:
+    def test_points_say_which_lesions_are_there(self):
+        found = find_lesions(followup(points={2: (5.0, 6.0, 7.0)}), [(baseline(BOX, OTHER), Shift())])
+        assert [(one.number, one.clicked, one.new) for one in found] == [(2, True, False)]
+        assert found[0].place_mm == pytest.approx(GRID.to_physical((5, 6, 7))[0])
+        assert found[0].baseline_mm == pytest.approx(GRID.to_physical(centre(OTHER))[0])
+
+    def test_without_points_the_registration_tells_where_to_look(self):
+        found = find_lesions(followup(), [(baseline(BOX, OTHER), Shift((4.0, -2.0, 3.0)))])
+        assert [(one.number, one.clicked) for one in found] == [(1, False), (2, False)]
+        x, y, z = centre(BOX)
+        assert found[0].place_mm == pytest.approx(GRID.to_physical((x + 2, y - 1, z + 1))[0])
+
+    def test_a_number_that_the_baseline_does_not_know_is_new(self):
+        source = baseline(BOX)
+        (found,) = find_lesions(followup(points={7: (20.0, 20.0, 10.0)}), [(source, Shift((6.0, 0.0, 0.0)))])
+        assert found.new
+        assert found.baseline is source
+        assert found.baseline_mm == pytest.approx(GRID.to_physical((17, 20, 10))[0])
+
+    def test_a_new_lesion_beyond_the_baseline_has_none(self):
+        (found,) = find_lesions(followup(points={7: (20.0, 20.0, 10.0)}), [(baseline(BOX), Shift((500.0, 0, 0)))])
+        assert found.baseline is None
+
+    def test_lesions_expected_outside_the_image_are_left_out(self, caplog):
+        caplog.set_level(logging.INFO)
+        assert find_lesions(followup(), [(baseline(BOX), Shift((0.0, 0.0, 300.0)))]) == []
+        assert "lesion 1 is expected outside the image" in caplog.text
+
+    def test_another_part_of_the_body_gives_no_place_to_look(self, caplog):
+        assert find_lesions(followup(), [(baseline(BOX), Shift(overlap=0.1))]) == []
+        assert "another part of the body" in caplog.text
+
+    def test_a_number_in_two_baselines_is_the_better_ones(self):
+        better, other = baseline(BOX), baseline(OTHER, region="secondary")
+        (found,) = find_lesions(followup(), [(better, Shift()), (other, Shift())])
+        assert found.baseline is better
+
+
+class TestSegment:
+    def test_a_clicked_lesion_is_its_component(self):
+        mask = segment_lesions(followup(BOX, OTHER), [lesion(3, centre(BOX))], BrightIsLesion())
+        assert mask.array.dtype == np.uint8
+        assert np.array_equal(mask.array == 3, image(BOX).array > TISSUE)
+
+    def test_the_nearest_component_counts_where_the_point_hits_none(self):
+        beside = (7.5, 13.5, 9.5)  # 5 mm from the box
+        mask = segment_lesions(followup(BOX, OTHER), [lesion(1, beside)], BrightIsLesion())
+        assert labels(mask) == {1: 64}
+
+    def test_a_component_out_of_reach_is_another_lesion(self):
+        far = (10.0, 4.0, 8.0)  # 16 mm from the box
+        assert labels(segment_lesions(followup(BOX), [lesion(1, far, clicked=False)], BrightIsLesion())) == {}
+
+    def test_a_lesion_that_is_looked_for_needs_to_be_sure(self):
+        at = centre(BOX)
+        unsure, sure = BrightIsLesion(sure=0.3), BrightIsLesion(sure=0.5)  # probabilities 0.57 and 0.62
+        assert labels(segment_lesions(followup(BOX), [lesion(1, at, clicked=False)], unsure)) == {}
+        assert labels(segment_lesions(followup(BOX), [lesion(1, at, clicked=False)], sure)) == {1: 64}
+        assert labels(segment_lesions(followup(BOX), [lesion(1, at)], unsure)) == {1: 64}
+
+    def test_a_clicked_lesion_is_never_empty(self):
+        class Doubtful(BrightIsLesion):
+            def predict_margin(self, channels):
+                return np.where(channels[0] > (TISSUE + BRIGHT) / 2, -1.0, -5.0).astype(np.float32)
+
+        mask = segment_lesions(followup(BOX), [lesion(1, centre(BOX))], Doubtful())
+        found = labels(mask)[1]
+        assert 20 <= found <= 64
+        assert (image(BOX).array[mask.array == 1] > TISSUE).all()
+        assert labels(segment_lesions(followup(BOX), [lesion(1, centre(BOX), clicked=False)], Doubtful())) == {}
+
+    def test_merged_lesions_share_the_component_by_their_points(self):
+        mask = segment_lesions(
+            followup(((10, 12, 8), 6)), [lesion(1, (10.0, 14.5, 10.5)), lesion(2, (15.0, 14.5, 10.5))], BrightIsLesion()
+        )
+        assert labels(mask) == {1: 108, 2: 108}
+        assert set(np.argwhere(mask.array == 1)[:, 2]) == {10, 11, 12}
+
+    def test_the_order_of_lesions_makes_no_difference(self):
+        lesions = [lesion(1, (10.0, 14.5, 10.5)), lesion(2, (14.0, 14.0, 10.0)), lesion(5, centre(OTHER))]
+        scan = followup(((10, 12, 8), 6), OTHER)
+        a, b = (segment_lesions(scan, order, BrightIsLesion()).array for order in (lesions, lesions[::-1]))
+        assert np.array_equal(a, b)
+
+    def test_the_surer_lesion_takes_the_voxel(self):
+        class Biased(BrightIsLesion):
+            def predict_margin(self, channels):
+                sure = 3.0 if len(self.seen) == 0 else 1.0
+                self.seen.append(channels)
+                return np.where(channels[0] > (TISSUE + BRIGHT) / 2, sure, -5.0).astype(np.float32)
+
+        lesions = [lesion(1, (10.5, 14.5, 10.5)), lesion(2, (14.5, 14.5, 10.5))]
+        assert labels(segment_lesions(followup(((10, 12, 8), 6)), lesions, Biased())) == {1: 216}
+
+    def test_a_lesion_at_the_border_of_its_patch_is_looked_at_in_a_larger_one(self):
+        model = BrightIsLesion()
+        large = ((6, 4, 2), 16)  # 32 mm along x, as wide as the patch at zoom 1
+        mask = segment_lesions(followup(large), [lesion(1, (13.5, 11.5, 9.5))], model)
+        assert len(model.seen) == 2
+        assert labels(mask)[1] == pytest.approx(16**3, rel=0.1)
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_the_direction_of_the_image_makes_no_difference(self, axis):
+        straight = segment_lesions(followup(BOX, OTHER), [lesion(1, (9.0, 13.0, 9.0))], BrightIsLesion()).array
+        far = [0, 0, 0]
+        far[axis] = GRID.size_xyz[axis] - 1
+        signs = [-1.0 if n == axis else 1.0 for n in range(3)]
+        grid = Grid(GRID.size_xyz, GRID.spacing_xyz, tuple(GRID.to_physical(far)[0]), tuple(np.diag(signs).ravel()))
+        stored = Volume(np.ascontiguousarray(np.flip(image(BOX, OTHER).array, 2 - axis)), grid)
+        place = Lesion(1, GRID.to_physical((9, 13, 9))[0], True, None, None, new=True)
+        mask = segment_lesions(Followup("primary", stored, {}, "x", PRIMARY.mask), [place], BrightIsLesion())
+        assert np.array_equal(np.flip(mask.array, 2 - axis), straight)
+        assert straight.any()
+
+    def test_large_numbers_need_two_bytes(self):
+        mask = segment_lesions(followup(BOX), [lesion(40_000, centre(BOX))], BrightIsLesion())
+        assert mask.array.dtype == np.uint16
+        assert labels(mask) == {40_000: 64}
+
+    def test_no_lesion_gives_an_empty_mask(self):
+        model = BrightIsLesion()
+        mask = segment_lesions(followup(BOX), [], model)
+        assert not mask.array.any()
+        assert mask.grid == GRID
+        assert model.seen == []
+
+    def test_the_network_sees_baseline_and_followup_aligned_by_their_points(self):
+        model = BrightIsLesion()
+        moved = ((14, 15, 9), 4)
+        source = baseline(BOX)
+        place = Lesion(1, GRID.to_physical(centre(moved))[0], True, source, GRID.to_physical(centre(BOX))[0], new=False)
+        segment_lesions(followup(moved), [place], model)
+        after, before, mask, _, _ = model.seen[0]
+        assert np.array_equal(after, before)
+        assert np.array_equal(mask > 0, before > (TISSUE + BRIGHT) / 2)
+
+
+class TestCase:
+    def test_all_of_a_case(self, monkeypatch):
+        monkeypatch.setattr(longitudinal, "register", lambda *_: Shift())
+        case = LongitudinalCase((baseline(BOX, OTHER),), (followup(BOX, OTHER),))
+        (mask,) = segment_followups(case, BrightIsLesion())
+        assert labels(mask) == {1: 64, 2: 64}
+
+    def test_each_followup_takes_the_baseline_that_it_overlaps_most(self, monkeypatch, caplog):
+        caplog.set_level(logging.INFO)
+        legs, chest = baseline(BOX), baseline(OTHER, region="secondary", first=2)
+        first, second = followup(BOX, OTHER), followup(BOX, OTHER)
+        overlaps = {(0, 0): 0.2, (1, 0): 0.9, (0, 1): 0.8, (1, 1): 0.1}
+
+        def register(before, after):
+            return Shift(overlap=overlaps[before is chest.ct, after is second.ct])
+
+        monkeypatch.setattr(longitudinal, "register", register)
+        masks = segment_followups(LongitudinalCase((legs, chest), (first, second)), BrightIsLesion())
+        assert [labels(mask) for mask in masks] == [{2: 64}, {1: 64}]
+        assert "belongs to the secondary baseline, overlap 0.90" in caplog.text
+
+    def test_two_baselines_share_one_followup_and_one_baseline_serves_two(self, monkeypatch):
+        monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=0.9))
+        legs, chest = baseline(BOX), baseline(OTHER, region="secondary", first=2)
+        (mask,) = segment_followups(LongitudinalCase((legs, chest), (followup(BOX, OTHER),)), BrightIsLesion())
+        assert labels(mask) == {1: 64, 2: 64}
+        overlap = iter([0.9, 0.6])
+        monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=next(overlap)))
+        case = LongitudinalCase((legs,), (followup(BOX), followup(BOX)))
+        assert [labels(mask) for mask in segment_followups(case, BrightIsLesion())] == [{1: 64}, {1: 64}]
+
+    def test_no_overlap_is_told_and_points_still_count(self, monkeypatch, caplog):
+        monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=0.1))
+        case = LongitudinalCase((baseline(BOX),), (followup(OTHER, points={1: centre(OTHER)}),))
+        (mask,) = segment_followups(case, BrightIsLesion())
+        assert labels(mask) == {1: 64}
+        assert "expected the same part of the body, found an overlap of 0.10" in caplog.text
