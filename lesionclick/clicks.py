@@ -185,6 +185,11 @@ def points_from_indices(indices_zyx: ArrayLike) -> NDArray[np.float64]:
     return points
 
 
+def indices_from_points(points_xyz: ArrayLike) -> NDArray[np.float64]:
+    """Return array indices (z, y, x) of points (x, y, z), each of shape (..., 3)."""
+    return np.asarray(points_xyz, dtype=np.float64)[..., ::-1]
+
+
 def is_inside(point_xyz: tuple[float, float, float], shape_zyx: Sequence[int]) -> bool:
     """Tell whether the voxel that a point is rounded to, half to even, lies in an image."""
     return bool(_is_inside(_rounded_zyx([Click("", point_xyz)]), shape_zyx)[0])

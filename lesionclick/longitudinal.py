@@ -9,7 +9,8 @@ Rules (`docs/rules.md` tells them to users):
   is looked for where the registration expects it.
 - A lesion keeps the component of its mask that its point hits, else the nearest one within `REACH_MM`.
 - A lesion that is looked for, whose highest probability in that component stays below `SURE`, has vanished. One that
-  was clicked is there: if its mask is empty, the likeliest voxels around the click are taken.
+  was clicked is there: if its mask is empty, the likeliest voxels around the click are taken, and if all of these are
+  surer another lesion's, the clicked voxel.
 - A voxel that two lesions claim is the one's with the higher probability, in percent; ties go to the nearer point. Two
   lesions that have merged are both sure of the whole, and so share it out by their points.
 """
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick.case import Baseline, Followup, LongitudinalCase
-from lesionclick.clicks import points_from_indices
+from lesionclick.clicks import indices_from_points, points_from_indices
 from lesionclick.images import Grid, Volume
 from lesionclick.model import LesionModel
 from lesionclick.patches import ZOOMS, Patch, choose_zoom
@@ -177,6 +178,10 @@ def _shows(grid: Grid, place_mm: NDArray[np.float64]) -> bool:
     return bool(((index >= 0) & (index < grid.size_xyz)).all())
 
 
+def _index_zyx(grid: Grid, place_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    return indices_from_points(grid.to_index(place_mm)[0])
+
+
 def segment_lesions(followup: Followup, lesions: Sequence[Lesion], model: LesionModel) -> Volume:
     """Return the mask of a follow-up with each of `lesions` under its number; see the rules of this module."""
     grid = followup.ct.grid
@@ -204,6 +209,11 @@ def segment_lesions(followup: Followup, lesions: Sequence[Lesion], model: Lesion
         ml = float(np.count_nonzero(wins)) * grid.voxel_ml
         kind, how = "new" if lesion.new else "known", "clicked" if lesion.clicked else "looked for"
         logger.info(message, lesion.number, kind, how, ml, perf_counter() - begin)
+    left = np.bincount(mask.ravel(), minlength=largest + 1)
+    for lesion in lesions:
+        if lesion.clicked and not left[lesion.number]:  # all of it is surer another's
+            clicked = np.rint(_index_zyx(grid, lesion.place_mm)).clip(0, np.array(mask.shape) - 1).astype(int)
+            mask[tuple(clicked)] = lesion.number
     return Volume(mask, grid)
 
 
@@ -227,12 +237,13 @@ def _look(
     zoom = 1.0
     if box is not None and lesion.baseline is not None:
         grid = lesion.baseline.ct.grid
-        extent_xyz = np.abs(grid.axes_mm) @ [axis.stop - axis.start for axis in reversed(box)]
-        zoom = choose_zoom(extent_xyz[::-1], np.multiply(model.patch_size, model.spacing_zyx))
+        size_xyz = points_from_indices([axis.stop - axis.start for axis in box])
+        extent_mm = indices_from_points(np.abs(grid.axes_mm) @ size_xyz)
+        zoom = choose_zoom(extent_mm, np.multiply(model.patch_size, model.spacing_zyx))
     for zoom in (other for other in ZOOMS if other >= zoom):
         patch, channels = _channels(ct, lesion, zoom, model)
         margin = model.predict_margin(channels)
-        kept = _keep(margin, patch.to_patch(ct.grid.to_index(lesion.place_mm)[0, ::-1]), lesion, zoom, model)
+        kept = _keep(margin, patch.to_patch(_index_zyx(ct.grid, lesion.place_mm)), lesion, zoom, model)
         if kept is None:
             return tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32)
         if not any(kept.take(end, axis).any() for axis in range(3) for end in (0, -1)):
@@ -251,7 +262,7 @@ def _channels(ct: Volume, lesion: Lesion, zoom: float, model: LesionModel) -> tu
     patch = Patch.around(ct.grid, lesion.place_mm, model.patch_size, spacing)
     images = [model.normalise(patch.cut(ct.array, AIR_HU)), model.normalise(np.full(patch.shape, AIR_HU, np.float32))]
     inside = np.zeros(patch.shape, dtype=bool)
-    followup_zyx = patch.to_patch(ct.grid.to_index(lesion.place_mm)[0, ::-1])
+    followup_zyx = patch.to_patch(_index_zyx(ct.grid, lesion.place_mm))
     baseline_zyx = None
     if lesion.baseline is not None and lesion.baseline_mm is not None:
         grid = lesion.baseline.ct.grid
@@ -259,7 +270,7 @@ def _channels(ct: Volume, lesion: Lesion, zoom: float, model: LesionModel) -> tu
         images[1] = model.normalise(beside.cut(lesion.baseline.ct.array, AIR_HU))
         if not lesion.new:
             inside = beside.cut_mask(lesion.baseline.lesions.array, lesion.number)
-            baseline_zyx = beside.to_patch(grid.to_index(lesion.baseline_mm)[0, ::-1])
+            baseline_zyx = beside.to_patch(_index_zyx(grid, lesion.baseline_mm))
     prompts = encode_pair(model.prompt, inside, followup_zyx, baseline_zyx, model.spacing_zyx)
     return patch, np.stack([*images, *prompts])
 

@@ -259,9 +259,12 @@ class LesionModel:
         self.device = device
         self.patch_size = tuple(int(n) for n in content.configuration.patch_size)
         self.spacing_zyx = tuple(float(mm) for mm in content.configuration.spacing)
-        if content.configuration.normalization_schemes != ["CTNormalization"]:
-            schemes = content.configuration.normalization_schemes
-            raise ModelError(f"plans.json: expected normalization_schemes ['CTNormalization'], found {schemes}")
+        for name, expected, found in (
+            ("normalization_schemes", ["CTNormalization"], content.configuration.normalization_schemes),
+            ("transpose_forward", [0, 1, 2], list(content.plans.transpose_forward)),
+        ):
+            if found != expected:
+                raise ModelError(f"plans.json: expected {name} {expected} in a model of task2, found {found}")
         properties = content.plans.foreground_intensity_properties_per_channel["0"]
         self._normalization = CTNormalization(use_mask_for_norm=False, intensityproperties=properties)
 

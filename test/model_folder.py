@@ -33,8 +33,8 @@ def write_model_folder(
 
     Without `prompt`, the channels are those of the official baseline: CT, PET, FG, BG.
     """
-    click_channels = prompt.n_channels if prompt else 2
-    names = ["CT", "PET"]
+    n_images, click_channels = (prompt.n_images, prompt.n_channels) if prompt else (2, 2)
+    names = ["CT", "PET"][:n_images]
     if prompt is None or prompt.stage == "image":
         names += ["FG", "BG", *(f"click{n}" for n in range(2, click_channels))]
     dataset = {
@@ -50,7 +50,7 @@ def write_model_folder(
     if prompt is not None:
         (folder / "prompt.json").write_text(prompt.to_json())
     for n, fold in enumerate(folds):
-        state = _random_weights(plans, 2 + click_channels, seed + n)
+        state = _random_weights(plans, n_images + click_channels, seed + n)
         write_checkpoint(
             folder / f"fold_{fold}",
             {
