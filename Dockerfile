@@ -1,4 +1,4 @@
-# Builds the algorithm for Grand Challenge: one case in /input, one mask in /output.
+# Builds the algorithm for Grand Challenge: one case in /input, its masks in /output.
 ARG BASE_IMAGE=pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
 FROM ${BASE_IMAGE}
 
@@ -33,7 +33,7 @@ RUN python inference.py --help \
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="lesionclick" \
-      org.opencontainers.image.description="Click-guided lesion segmentation in PET/CT" \
+      org.opencontainers.image.description="Click-guided lesion segmentation in PET/CT and longitudinal CT" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

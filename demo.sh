@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs all 11 steps of the sample cases, without a container, and writes the masks and a report to out/demo.
+# Runs all steps of the sample cases, without a container, and writes the masks and a report to out/demo.
 set -euo pipefail
 cd "$(dirname "$0")"
 . test/environment.sh
 
 setup
-stage "Replay of the sample cases, steps 0 to 10"
+stage "Replay of the sample cases"
 "$python" -m lesionclick.cli replay test/input --labels test/labels --expected test/expected/scores.json --output out/demo
 stage "Done. Open the report: out/demo/report.html"

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Segment the lesions of one case, guided by clicks.")
     parser.add_argument("--input", type=Path, default=Path("/input"), help="folder with the case (default /input)")
     parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the masks (default /output)")
-    parser.add_argument("--model", type=Path, help="model folder (default /opt/ml/model, else the embedded model)")
+    parser.add_argument("--model", type=Path, help="model folder (default /opt/ml/model, else the embedded one)")
     parser.add_argument("--trust-checkpoint", action="store_true", help="allow checkpoints that hold code")
     options = parser.parse_args(arguments)
     _start_log()

@@ -12,7 +12,7 @@ if ! "$CONTAINER_ENGINE" image inspect "$IMAGE" >/dev/null 2>&1; then
   ./build.sh
 fi
 setup
-stage "Replay of the sample cases in $IMAGE, steps 0 to 10"
+stage "Replay of the sample cases in $IMAGE"
 "$python" -m lesionclick.cli replay test/input --engine "$CONTAINER_ENGINE" --image "$IMAGE" \
   --labels test/labels --expected test/expected/scores.json --output out/container
 stage "Promises of the image"

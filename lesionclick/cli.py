@@ -50,14 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lesionclick", description="Click-guided lesion segmentation in PET/CT.")
+    parser = argparse.ArgumentParser(prog="lesionclick", description="Click-guided lesion segmentation.")
     parser.add_argument("--verbose", action="store_true", help="log every stage and the origin of errors")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     replay = commands.add_parser("replay", help="run the platform's steps on cases, score them, write a report")
     replay.add_argument("input", type=Path, help="folder of cases of either task in the platform's layout, or one case")
     replay.add_argument("--output", type=Path, default=Path("out/replay"), help="folder for masks and report.html")
-    model = "model folder for all cases (default: /opt/ml/model, else the embedded one of the task)"
+    model = (
+        "model folder, or one with folders task1 and task2 (default: /opt/ml/model, else the embedded one of the task)"
+    )
     replay.add_argument("--model", type=Path, help=model)
     labels = "folder of true masks, <case>.mha; for Task 2 <case>/<region>.mha"
     replay.add_argument("--labels", type=Path, help=labels)

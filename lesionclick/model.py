@@ -23,6 +23,7 @@ from lesionclick import sliding_window
 from lesionclick.clicks import BACKGROUND, TUMOR, Click, indices_zyx
 from lesionclick.errors import ModelError
 from lesionclick.images import Volume
+from lesionclick.interfaces import Task
 from lesionclick.model_folder import ModelFolder, read_model_folder
 from lesionclick.prompts import encode, to_network_grid
 
@@ -47,11 +48,17 @@ BODY_HU = -500.0
 BODY_SUV = 0.3
 
 
-def find_model_folder(argument: Path | None, task: str = "task1") -> Path:
-    """Return the model folder to use: `argument`, else the platform's where it holds a model, else the embedded one."""
-    if argument is not None:
-        return argument
-    return PLATFORM_MODEL if (PLATFORM_MODEL / "plans.json").is_file() else RESOURCES / task
+def find_model_folder(argument: Path | None, task: Task = "task1") -> Path:
+    """Return the model folder to use: `argument`, else the platform's where it holds a model, else the embedded one.
+
+    The first two may be a model folder, or hold one for each task under ``task1`` and ``task2``.
+    """
+    for folder in (argument, PLATFORM_MODEL):
+        if folder is not None and (folder / task / "plans.json").is_file():
+            return folder / task
+        if folder is not None and (folder == argument or (folder / "plans.json").is_file()):
+            return folder
+    return RESOURCES / task
 
 
 @dataclass(frozen=True)
@@ -304,7 +311,7 @@ class LesionModel:
         return margin
 
 
-def _read(folder: Path, trust_checkpoint: bool, task: str) -> ModelFolder:
+def _read(folder: Path, trust_checkpoint: bool, task: Task) -> ModelFolder:
     content = read_model_folder(folder, trust_checkpoint)
     if content.prompt.task != task:
         raise ModelError(

@@ -115,6 +115,15 @@ class TestFindModelFolder:
         (tmp_path / "plans.json").touch()
         assert find_model_folder(None, "task1") == tmp_path
 
+    def test_a_folder_may_hold_a_model_for_each_task(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "task2").mkdir()
+        (tmp_path / "task2" / "plans.json").touch()
+        assert find_model_folder(tmp_path, "task2") == tmp_path / "task2"
+        assert find_model_folder(tmp_path, "task1") == tmp_path
+        monkeypatch.setattr(model_module, "PLATFORM_MODEL", tmp_path)
+        assert find_model_folder(None, "task2") == tmp_path / "task2"
+        assert find_model_folder(None, "task1") == model_module.RESOURCES / "task1"
+
 
 class TestPredictMargin:
     @pytest.mark.parametrize("stage", ["image", "network"])
