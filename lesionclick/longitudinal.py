@@ -38,8 +38,9 @@ logger = logging.getLogger(__name__)
 
 REACH_MM = 15.0
 """Distance from its point within which a lesion may begin: clicks are nearer, and registration errs by a few mm."""
-SURE = 0.6
-"""Probability that a lesion which nobody clicked must reach somewhere."""
+SURE = 0.95
+"""Probability that a lesion which nobody clicked must reach somewhere; chosen on phantoms of seeds 9,000,000 to
+9,000,005, where all of 67 lesions that were still there reached it."""
 CLICK_REACH_MM = 6.0
 CLICK_DROP = 1.0
 """A clicked lesion with an empty mask gets the voxels whose logit is at most this below the highest within

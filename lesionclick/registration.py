@@ -7,6 +7,8 @@ other voxel sizes make no difference. SimpleITK does the work; `docs/registratio
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Literal
@@ -32,17 +34,22 @@ MIN_PART = 0.1
 """Smallest part of the body mask, as a share of the largest: the other leg and arms count, the table's parts do not."""
 MIN_COMMON = 0.3
 """Share of the smaller image that the two must have in common for a shift to be looked at."""
-MIN_OVERLAP = 0.5
-"""Overlap below which two images do not show the same part of the body (evidence in `docs/registration.md`)."""
+MIN_SIMILARITY = 0.5
+"""Correlation of two CTs, affinely aligned, below which they do not show the same part of the body."""
+MIN_OVERLAP = 0.15
+"""Overlap below which callers take two CTs for different parts of the body. `docs/registration.md` has the evidence."""
 SCALES = (0.7, 1.4)
 """Stretches that patients undergo, and no others."""
-OVERLAP_LOSS = 0.1
-"""Overlap that a stage may lose, because turning one field of view against the other costs some."""
+LOSSES = {"overlap": 0.5, "agreement": 0.05, "similarity": 0.01}
+"""What a stage may lose of each measure of `_Fit`. Overlap also falls when an image that fills its field of view is
+turned; agreement falls only when bodies are badly aligned.
+"""
 AFFINE_ITERATIONS = 30
 AFFINE_SAMPLES = 30_000
 DEMONS_ITERATIONS = (60, 40)
 DEMONS_SMOOTHING_VOXELS = 1.5
 _RIM_VOXELS = 2
+_NO_DATA = -5000.0
 _INVERSION_STEPS, _INVERSION_MM = 200, 0.01
 
 
@@ -59,7 +66,8 @@ class Alignment:
     kind
         The last stage that counts.
     overlap
-        Share of the smaller body that the other covers with like tissue, 0..1; see `MIN_OVERLAP`.
+        Share of the smaller body that the other covers, 0..1; 0 where the two do not look alike, because any part of
+        the body covers any other. See `MIN_SIMILARITY` and `MIN_OVERLAP`.
     matrix, offset_mm
         Affine part, shapes (3, 3) and (3,), x, y, z.
     displacement_mm
@@ -88,11 +96,11 @@ class Alignment:
         stretched to more than twice its length.
         """
         points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
-        target: Array = np.linalg.solve(self.matrix, (points - self.offset_mm).T).T
-        places = target
+        target = (points - self.offset_mm) @ np.linalg.inv(self.matrix).T
+        places: Array = target.copy()
         for _ in range(_INVERSION_STEPS):
             step = target - places - self._displacement(places)
-            places = places + step / 2
+            places += step / 2
             if not np.any(np.abs(step) > _INVERSION_MM):
                 break
         return places
@@ -106,7 +114,8 @@ class Alignment:
             ndimage.map_coordinates(self.displacement_mm[..., i], indices_zyx, order=1, mode="nearest")
             for i in range(3)
         ]
-        return np.stack(axes, axis=-1)
+        displacement: Array = np.stack(axes, axis=-1)
+        return displacement
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +148,20 @@ class _Scan:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How well two scans agree: see `_fit`."""
+    """How well two scans agree.
+
+    Attributes
+    ----------
+    overlap
+        Share of the smaller body that the other covers.
+    agreement
+        Voxels in both bodies over those in either, where both are scanned.
+    similarity
+        Correlation of the HU in those in either.
+    """
 
     overlap: float
+    agreement: float
     similarity: float
 
 
@@ -159,7 +179,7 @@ def register(baseline: Volume, followup: Volume) -> Alignment:
     Returns
     -------
     Alignment
-        The same for the same images, as long as the number of threads is.
+        The same for the same images.
     """
     begin = perf_counter()
     fixed, moving = _scan(baseline, COARSE_MM), _scan(followup, COARSE_MM)
@@ -172,18 +192,15 @@ def register(baseline: Volume, followup: Volume) -> Alignment:
     fit = _fit(fixed, moving, alignment)
     try:
         alignment, fit = _checked(fixed, moving, _affine(fixed, moving, alignment), fit)
+        if fit.similarity < MIN_SIMILARITY:
+            raise _DivergedError(f"the CTs do not look alike (similarity {fit.similarity:.2f} < {MIN_SIMILARITY})")
         fine = _scan(baseline, FINE_MM), _scan(followup, FINE_MM)
         alignment, fit = _checked(fixed, moving, _deformable((fixed, fine[0]), (moving, fine[1]), alignment), fit)
     except _DivergedError as error:
         logger.warning("registration: %s; the %s alignment counts", error, alignment.kind)
-    alignment = replace(alignment, overlap=fit.overlap)
-    logger.info(
-        "registration: %s, overlap %.2f, similarity %.2f, %.1f s",
-        alignment.kind,
-        fit.overlap,
-        fit.similarity,
-        perf_counter() - begin,
-    )
+    alignment = replace(alignment, overlap=fit.overlap if fit.similarity >= MIN_SIMILARITY else 0.0)
+    measures = f"overlap {alignment.overlap:.2f}, similarity {fit.similarity:.2f}"
+    logger.info("registration: %s, %s, %.1f s", alignment.kind, measures, perf_counter() - begin)
     return alignment
 
 
@@ -200,29 +217,19 @@ def _scan(volume: Volume, voxel_mm: float) -> _Scan:
     size = np.maximum(1, np.round(extent / voxel_mm)).astype(int)
     origin += (extent - (size - 1) * voxel_mm) / 2
     grid = Grid(tuple(size.tolist()), (voxel_mm,) * 3, tuple(origin.tolist()))
-    image = sitk.Resample(
-        image,
-        grid.size_xyz,
-        sitk.Transform(),
-        sitk.sitkLinear,
-        grid.origin_xyz,
-        grid.spacing_xyz,
-        grid.direction,
-        -5000.0,
+    target = Volume(np.empty(grid.shape_zyx, np.float32), grid).to_image()
+    scanned = sitk.GetArrayFromImage(sitk.Resample(image, target, sitk.Transform(), sitk.sitkLinear, _NO_DATA)) >= low
+    # beyond the field of view the border goes on, so that interpolation next to it sees no air
+    array = sitk.GetArrayFromImage(
+        sitk.Resample(image, target, sitk.Transform(), sitk.sitkLinear, useNearestNeighborExtrapolator=True)
     )
-    array = sitk.GetArrayFromImage(image)
-    scanned = array >= low
-    array[~scanned] = low
-    body = _body(array)
+    body = _body(np.where(scanned, array, low))
     if not body.any():
         return _Scan(array, scanned, body, grid)
-    first = [max(0, int(w.min()) - _RIM_VOXELS) for w in np.nonzero(body)]
-    box = tuple(slice(f, int(w.max()) + 1 + _RIM_VOXELS) for f, w in zip(first, np.nonzero(body), strict=True))
-    body = body[box]
-    grid = replace(
-        grid, size_xyz=body.shape[::-1], origin_xyz=tuple(grid.to_physical(np.array(first[::-1]))[0].tolist())
-    )
-    return _Scan(array[box], scanned[box], body, grid)
+    box = tuple(slice(max(0, int(w.min()) - _RIM_VOXELS), int(w.max()) + 1 + _RIM_VOXELS) for w in np.nonzero(body))
+    first_mm = grid.to_physical([part.start for part in box[::-1]])[0]
+    grid = replace(grid, size_xyz=body[box].shape[::-1], origin_xyz=tuple(first_mm.tolist()))
+    return _Scan(array[box], scanned[box], body[box], grid)
 
 
 def _body(array: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -245,7 +252,7 @@ def _best_shift(fixed: _Scan, moving: _Scan) -> Array:
     shape = [a + b - 1 for a, b in zip(fixed.array.shape, moving.array.shape, strict=True)]
     padded = [fft.next_fast_len(n, real=True) for n in shape]
 
-    def spectra(scan: _Scan) -> list[Array]:
+    def spectra(scan: _Scan) -> list[NDArray[np.complex128]]:
         mask = scan.near_body.astype(np.float64)
         values = (scan.array - WINDOW_HU[0]) / (WINDOW_HU[1] - WINDOW_HU[0]) * mask
         return [fft.rfftn(a, padded) for a in (mask, values, values**2)]
@@ -253,7 +260,7 @@ def _best_shift(fixed: _Scan, moving: _Scan) -> Array:
     mask_f, values_f, squares_f = (a.conj() for a in spectra(fixed))
     mask_m, values_m, squares_m = spectra(moving)
 
-    def correlate(a: Array, b: Array) -> Array:
+    def correlate(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> Array:
         result: Array = fft.irfftn(a * b, padded)
         return result
 
@@ -275,14 +282,16 @@ def _affine(fixed: _Scan, moving: _Scan, start: Alignment) -> Alignment:
     """Refine an alignment by the rigid and then the affine transform with the highest correlation near the body."""
     centre = fixed.grid.to_physical(np.argwhere(fixed.body).mean(axis=0)[::-1])[0].tolist()
     rigid = sitk.Euler3DTransform(centre, 0.0, 0.0, 0.0, start.offset_mm.tolist())
-    _optimise(fixed, moving, rigid)
-    transform = sitk.AffineTransform(rigid.GetMatrix(), rigid.GetTranslation(), centre)
-    _optimise(fixed, moving, transform)
+    with _stage("affine"):
+        _optimise(fixed, moving, rigid)
+        transform = sitk.AffineTransform(rigid.GetMatrix(), rigid.GetTranslation(), centre)
+        _optimise(fixed, moving, transform)
     matrix = np.array(transform.GetMatrix()).reshape(3, 3)
-    scales = np.linalg.svd(matrix, compute_uv=False)
-    if not (SCALES[0] <= scales.min() and scales.max() <= SCALES[1] and np.linalg.det(matrix) > 0):
+    scales, volume = np.linalg.svd(matrix, compute_uv=False), np.linalg.det(matrix)
+    if not (SCALES[0] <= scales.min() and scales.max() <= SCALES[1] and volume > 0):
         raise _DivergedError(
-            f"the affine stage diverged (scales {np.round(scales, 2).tolist()}, expected {SCALES[0]} to {SCALES[1]})"
+            f"the affine stage diverged (scales {np.round(scales, 2).tolist()}, expected {SCALES[0]} to {SCALES[1]}; "
+            f"determinant {volume:.2f}, expected > 0)"
         )
     return Alignment("affine", 0.0, matrix, np.array(transform.TransformPoint((0.0, 0.0, 0.0))))
 
@@ -290,80 +299,99 @@ def _affine(fixed: _Scan, moving: _Scan, start: Alignment) -> Alignment:
 def _optimise(fixed: _Scan, moving: _Scan, transform: sitk.Transform) -> None:
     """Move the parameters of a transform to where the images correlate best near the body of the baseline."""
     method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)  # so that sums do not depend on the number of cores
     method.SetMetricAsCorrelation()
     method.SetMetricFixedMask(fixed.image(fixed.near_body.astype(np.uint8)))
     method.SetMetricMovingMask(moving.image(moving.scanned.astype(np.uint8)))
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(min(1.0, AFFINE_SAMPLES / fixed.array.size))
+    # samples lie off the voxels' centres by chance; a seed of 0 would be the clock
+    method.SetMetricSamplingPercentage(min(1.0, AFFINE_SAMPLES / fixed.array.size), seed=1)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsGradientDescentLineSearch(
         learningRate=1.0, numberOfIterations=AFFINE_ITERATIONS, convergenceMinimumValue=1e-5, convergenceWindowSize=5
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(transform, inPlace=True)
+    # ITK writes to stderr when a step of the line search leaves the image, which is no fault
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         method.Execute(fixed.image(fixed.array), moving.image(moving.array))
-    except RuntimeError as error:
-        raise _DivergedError(f"the affine stage failed ({str(error).splitlines()[-1].strip()})") from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _deformable(fixed: tuple[_Scan, _Scan], moving: tuple[_Scan, _Scan], start: Alignment) -> Alignment:
     """Refine an affine alignment by diffeomorphic demons, on coarse voxels and then on finer ones."""
     affine = sitk.AffineTransform(start.matrix.ravel().tolist(), start.offset_mm.tolist())
-    demons = sitk.DiffeomorphicDemonsRegistrationFilter()
-    demons.SetSmoothDisplacementField(True)
-    demons.SetStandardDeviations(DEMONS_SMOOTHING_VOXELS)
     displacement = sitk.Image(fixed[0].grid.size_xyz, sitk.sitkVectorFloat64)
     displacement.CopyInformation(fixed[0].image(fixed[0].array))
     for a, b, iterations in zip(fixed, moving, DEMONS_ITERATIONS, strict=True):
         target = a.image(a.array)
-        outside = sitk.Resample(b.image(b.scanned.astype(np.uint8)), target, affine, sitk.sitkNearestNeighbor, 0)
+        scanned = sitk.Resample(b.image(b.scanned.astype(np.uint8)), target, affine, sitk.sitkNearestNeighbor, 0)
         warped = sitk.GetArrayFromImage(sitk.Resample(b.image(b.array), target, affine, sitk.sitkLinear))
         # where either shows nothing, nothing pulls
-        known = (sitk.GetArrayViewFromImage(outside) > 0) & a.scanned
+        known = (sitk.GetArrayViewFromImage(scanned) > 0) & a.scanned
         warped[~known] = a.array[~known]
         displacement = sitk.Resample(
             displacement, target, sitk.Transform(), sitk.sitkLinear, 0.0, useNearestNeighborExtrapolator=True
         )
-        demons.SetNumberOfIterations(iterations)
-        try:
-            displacement = demons.Execute(target, a.image(warped), displacement)
-        except RuntimeError as error:
-            raise _DivergedError(f"the deformable stage failed ({str(error).splitlines()[-1].strip()})") from error
-    jacobian = sitk.GetArrayViewFromImage(sitk.DisplacementFieldJacobianDeterminant(displacement))[a.body]
-    if not jacobian.min() > -9:
-        raise _DivergedError(
-            f"the deformable stage folds the body (smallest Jacobian determinant {jacobian.min():.2f})"
-        )
+        with _stage("deformable"):
+            displacement = _demons(target, a.image(warped), displacement, iterations)
+    jacobian = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(displacement))[a.body]
+    if not jacobian.min() > 0:
+        raise _DivergedError(f"the deformable stage folds the body (Jacobian determinant {jacobian.min():.2f})")
     return replace(start, kind="deformable", displacement_mm=sitk.GetArrayFromImage(displacement), grid=a.grid)
+
+
+def _demons(fixed: sitk.Image, moving: sitk.Image, start: sitk.Image, iterations: int) -> sitk.Image:
+    """Return the displacement that takes places of one image to the other, from a first guess."""
+    demons = sitk.DiffeomorphicDemonsRegistrationFilter()
+    demons.SetSmoothDisplacementField(True)
+    demons.SetStandardDeviations(DEMONS_SMOOTHING_VOXELS)
+    demons.SetNumberOfIterations(iterations)
+    return demons.Execute(fixed, moving, start)
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    """Turn SimpleITK's errors into those of a diverged stage."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise _DivergedError(f"the {name} stage failed ({str(error).splitlines()[-1].strip()})") from error
 
 
 def _checked(fixed: _Scan, moving: _Scan, alignment: Alignment, before: _Fit) -> tuple[Alignment, _Fit]:
     """Return an alignment and its fit, unless the fit is worse than that of the stage before."""
     after = _fit(fixed, moving, alignment)
-    for name, limit in (("overlap", before.overlap - OVERLAP_LOSS), ("similarity", before.similarity - 1e-3)):
-        if not getattr(after, name) >= limit:
+    for name, loss in LOSSES.items():
+        values = getattr(before, name), getattr(after, name)
+        if not values[1] >= values[0] - loss:
             raise _DivergedError(
-                f"the {alignment.kind} stage diverged ({name} {getattr(before, name):.2f} before, "
-                f"{getattr(after, name):.2f} after)"
+                f"the {alignment.kind} stage diverged ({name} {values[0]:.2f} before, {values[1]:.2f} after)"
             )
     return alignment, after
 
 
 def _fit(fixed: _Scan, moving: _Scan, alignment: Alignment) -> _Fit:
-    """Return the overlap of the bodies and the correlation of the images in either body, where both are scanned."""
+    """Return how well an alignment brings the bodies and their tissue together."""
     near = np.nonzero(fixed.near_body)
     places = alignment.to_followup(fixed.grid.to_physical(np.stack(near[::-1], axis=-1)))
     indices_zyx = moving.grid.to_index(places)[:, ::-1].T
-    scanned, body = (
+    body = fixed.body[near]
+    scanned, moved_body = (
         ndimage.map_coordinates(a.astype(np.uint8), indices_zyx, order=0, mode="constant") > 0
         for a in (moving.scanned, moving.body)
     )
-    covered = np.count_nonzero(body & fixed.body[near])
-    overlap = covered / min(fixed.body.sum(), moving.body.sum() / np.linalg.det(alignment.matrix))
-    either = scanned & (body | fixed.body[near])
-    values = ndimage.map_coordinates(moving.array, indices_zyx[:, either], order=1, mode="nearest")
-    pair = np.stack([fixed.array[near][either], values])
-    varied = pair.shape[1] > 1 and pair.std(axis=1).min() > 0
-    similarity = float(np.corrcoef(pair)[0, 1]) if varied else 0.0
-    return _Fit(min(1.0, float(overlap)), similarity)
+    either = scanned & (body | moved_body)
+    covered = int(np.count_nonzero(body & moved_body))
+    size, size_moved = float(fixed.body.sum()), float(moving.body.sum() / np.linalg.det(alignment.matrix))
+    moved = ndimage.map_coordinates(moving.array, indices_zyx[:, either], order=1, mode="nearest")
+    values = np.stack([fixed.array[near][either], moved])
+    varied = covered > 1 and values.std(axis=1).min() > 0
+    return _Fit(
+        overlap=min(1.0, covered / min(size, size_moved)),
+        agreement=covered / max(1, int(either.sum())),
+        similarity=float(np.corrcoef(values)[0, 1]) if varied else 0.0,
+    )

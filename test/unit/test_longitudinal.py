@@ -145,7 +145,7 @@ class TestSegment:
 
     def test_a_lesion_that_is_looked_for_needs_to_be_sure(self):
         at = centre(BOX)
-        unsure, sure = BrightIsLesion(sure=0.3), BrightIsLesion(sure=0.5)  # probabilities 0.57 and 0.62
+        unsure, sure = BrightIsLesion(sure=2.5), BrightIsLesion(sure=3.5)  # probabilities 0.92 and 0.97
         assert labels(segment_lesions(followup(BOX), [lesion(1, at, clicked=False)], unsure)) == {}
         assert labels(segment_lesions(followup(BOX), [lesion(1, at, clicked=False)], sure)) == {1: 64}
         assert labels(segment_lesions(followup(BOX), [lesion(1, at)], unsure)) == {1: 64}
