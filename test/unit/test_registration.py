@@ -1,5 +1,4 @@
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -74,15 +73,6 @@ def apply(transform: sitk.Transform, points_mm: NDArray[np.float64]) -> NDArray[
 def distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     result: NDArray[np.float64] = np.linalg.norm(a - b, axis=1)
     return result
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads that wait for each other make these small images slow where tests run side by side."""
-    count = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    yield
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
 
 
 @pytest.fixture(scope="module")
