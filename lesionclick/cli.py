@@ -10,7 +10,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--steps", type=_steps, default=tuple(range(11)), help=steps)
     replay.add_argument("--engine", help="container engine, such as docker or podman (default: in this process)")
     replay.add_argument("--image", help="container image, with --engine")
+    replay.add_argument("--invoke", action="store_true", help="one server for all jobs, with --engine")
     clicks = replay.add_mutually_exclusive_group()
     clicks.add_argument("--expected", type=Path, help="scores to compare with; exit code 1 on any difference")
     clicks.add_argument(
@@ -98,7 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     courses.add_argument("--lesions", type=int, default=12, help="number of lesions of a region (default: 12)")
     courses.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), default=(2.0, 2.0, 3.0), help="mm")
     courses.add_argument("--field-of-view", type=float, nargs=2, metavar=("LOW", "HIGH"), help=view)
-    courses.add_argument("--secondary", type=float, nargs=2, metavar=("LOW", "HIGH"), help="a second region's, as well")
+    second = courses.add_mutually_exclusive_group()
+    second.add_argument("--secondary", type=float, nargs=2, metavar=("LOW", "HIGH"), help="a second region's, as well")
+    second.add_argument("--halved", choices=("baseline", "follow-up"), help="scan that comes as two, upper and lower")
     courses.set_defaults(command=_courses)
 
     simulate = commands.add_parser("clicks", help="simulate clicks for a label and a PET")
@@ -143,15 +147,17 @@ def _replay(options: argparse.Namespace) -> int:
     from lesionclick.evaluation import expected, replay, report
     from lesionclick.evaluation.jobs import find_cases
 
+    if options.invoke and not options.engine:
+        raise InputError("replay: expected --engine together with --invoke, found none")
     cases = find_cases(options.input)
     wanted = expected.read_scores(options.expected) if options.expected else None
-    run, runner = _runner(options, cases)
     done = []
-    for result in replay.replay_cases(
-        cases, run, options.output, steps=options.steps, labels=options.labels, corrective=options.corrective
-    ):
-        done.append(result)
-        print(_steps_table(result), flush=True)
+    with _runner(options, cases) as (run, runner):
+        for result in replay.replay_cases(
+            cases, run, options.output, steps=options.steps, labels=options.labels, corrective=options.corrective
+        ):
+            done.append(result)
+            print(_steps_table(result), flush=True)
     print(f"report: {report.write_report(options.output, done, run=runner)}")
 
     scores = expected.scores_of(done)
@@ -168,15 +174,22 @@ def _replay(options: argparse.Namespace) -> int:
     return 1 if different else 0
 
 
-def _runner(options: argparse.Namespace, cases: Sequence[Path]) -> tuple["Run", str]:
-    """Return what runs a job of any of the cases, and its description."""
+@contextmanager
+def _runner(options: argparse.Namespace, cases: Sequence[Path]) -> Iterator[tuple["Run", str]]:
+    """Give what runs a job of any of the cases, and its description."""
     if options.engine:
         from lesionclick.evaluation.engine import Engine
 
         if not options.image:
             raise InputError("replay: expected --image together with --engine, found none")
         engine = Engine.find(options.engine, options.image, options.model)
-        return engine, f"container image {options.image} under {options.engine}, {'GPU' if engine.gpu else 'CPU'}"
+        where = f"container image {options.image} under {options.engine}, {'GPU' if engine.gpu else 'CPU'}"
+        if options.invoke:
+            with engine.serve() as server:
+                yield server, f"server in {where}"
+        else:
+            yield engine, where
+        return
 
     from lesionclick.interfaces import find_interface
 
@@ -192,7 +205,7 @@ def _runner(options: argparse.Namespace, cases: Sequence[Path]) -> tuple["Run", 
     def run(input_dir: Path, output_dir: Path) -> None:
         inference.run(models[find_interface(input_dir).task], input_dir, output_dir)
 
-    return run, f"in one process on {next(iter(models.values())).device}"
+    yield run, f"in one process on {next(iter(models.values())).device}"
 
 
 def _steps_table(replay: "Replay | FollowupReplay") -> str:
@@ -272,7 +285,8 @@ def _courses(options: argparse.Namespace) -> int:
         )
         for number, (region, view) in enumerate(views)
     ]
-    write_followup_sample(visits, f"courses {options.seed}", options.output, options.labels)
+    name = f"courses {options.seed}"
+    write_followup_sample(visits, name, options.output, options.labels, options.halved)
     print(options.output)
     return 0
 

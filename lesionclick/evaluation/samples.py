@@ -3,8 +3,9 @@
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cc3d
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from lesionclick.case import Baseline, Followup, Points
 from lesionclick.clicks import Click, clicks_from_indices, points_from_indices, write_clicks
 from lesionclick.images import Volume
-from lesionclick.interfaces import PRIMARY, REGIONS, Region
+from lesionclick.interfaces import PRIMARY, REGIONS, Region, Socket
 from lesionclick.simulation.clicks import simulate
 from lesionclick.simulation.followup import make_pair
 from lesionclick.simulation.phantoms import Phantom, make_phantom
@@ -128,7 +129,13 @@ def _centres(lesions: NDArray[np.uint16]) -> Points:
     return centres
 
 
-def write_followup_sample(visits: Sequence[Visits], name: str, output: Path, labels: Path | None = None) -> None:
+def write_followup_sample(
+    visits: Sequence[Visits],
+    name: str,
+    output: Path,
+    labels: Path | None = None,
+    halved: Literal["baseline", "follow-up"] | None = None,
+) -> None:
     """Write one or two body regions as a Task 2 case.
 
     Parameters
@@ -141,28 +148,81 @@ def write_followup_sample(visits: Sequence[Visits], name: str, output: Path, lab
         Case folder.
     labels : Path, optional
         Folder for the true masks, `<region>.mha`.
+    halved : str, optional
+        Which scan of a single region comes as two: its upper half as the primary region, its lower as the secondary.
     """
+    baselines = [visit.baseline for visit in visits]
+    followups = [(visit.followup, visit.label) for visit in visits]
+    if halved == "baseline":
+        baselines = _halve_baseline(*baselines)
+    elif halved == "follow-up":
+        followups = _halve_followup(*followups[0])
     regions = {region.name: region for region in REGIONS}
-    sockets = []
-    for visit in visits:
-        region = regions[visit.baseline.region]
-        for socket, volume, kind in (
-            (region.baseline_ct, visit.baseline.ct, np.int16),
-            (region.baseline_mask, visit.baseline.lesions, np.uint8),
-            (region.followup_ct, visit.followup.ct, np.int16),
-        ):
-            file = output / socket.relative_path / f"{_uuid(f'{name} {socket.slug}')}.mha"
-            _write_image(Volume(volume.array.astype(kind), volume.grid), file)
-            sockets.append(_image_socket(socket.slug))
-        for socket, points in (
-            (region.baseline_clicks, visit.baseline.points),
-            (region.followup_clicks, visit.followup.points),
-        ):
-            write_clicks(output / socket.relative_path, [Click(str(number), point) for number, point in points.items()])
-            sockets.append(_json_socket(output / socket.relative_path))
+    images: dict[Socket, Volume] = {}
+    points: dict[Socket, Points] = {}
+    for baseline in baselines:
+        region = regions[baseline.region]
+        images[region.baseline_ct] = _typed(baseline.ct, np.int16)
+        images[region.baseline_mask] = _typed(baseline.lesions, np.uint8)
+        points[region.baseline_clicks] = baseline.points
+    for followup, label in followups:
+        region = regions[followup.region]
+        images[region.followup_ct] = _typed(followup.ct, np.int16)
+        points[region.followup_clicks] = followup.points
         if labels is not None:
-            _write_image(Volume(visit.label.array.astype(np.uint8), visit.label.grid), labels / f"{region.name}.mha")
-    (output / "inputs.json").write_text(json.dumps(sockets, indent=2) + "\n", encoding="utf-8")
+            _write_image(_typed(label, np.uint8), labels / f"{region.name}.mha")
+    for socket, volume in images.items():
+        _write_image(volume, output / socket.relative_path / f"{_uuid(f'{name} {socket.slug}')}.mha")
+    for socket, given in points.items():
+        write_clicks(output / socket.relative_path, [Click(str(number), point) for number, point in given.items()])
+    listing = [_image_socket(socket.slug) for socket in images]
+    listing += [_json_socket(output / socket.relative_path) for socket in points]
+    (output / "inputs.json").write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
+
+
+def _halve_baseline(whole: Baseline) -> list[Baseline]:
+    return [
+        Baseline(region.name, _cut(whole.ct, part), _cut(whole.lesions, part), _points_in(whole.points, part))
+        for region, part in zip(REGIONS, _halves(whole.lesions.array), strict=True)
+    ]
+
+
+def _halve_followup(whole: Followup, label: Volume) -> list[tuple[Followup, Volume]]:
+    return [
+        (
+            Followup(region.name, _cut(whole.ct, part), _points_in(whole.points, part), whole.stem, region.mask),
+            _cut(label, part),
+        )
+        for region, part in zip(REGIONS, _halves(label.array), strict=True)
+    ]
+
+
+def _halves(lesions: NDArray[np.uint16]) -> tuple[slice, slice]:
+    """Return what lies above and below the level nearest to the middle that cuts no lesion, along z."""
+    free = np.flatnonzero(~lesions.any(axis=(1, 2)))
+    level = int(free[np.abs(free - len(lesions) / 2).argmin()])
+    return slice(level, len(lesions)), slice(0, level)
+
+
+def _cut(volume: Volume, part: slice) -> Volume:
+    """Return the levels of `part` along z."""
+    x, y, _ = volume.grid.size_xyz
+    origin = tuple(volume.grid.to_physical((0, 0, part.start))[0].tolist())
+    grid = replace(volume.grid, size_xyz=(x, y, part.stop - part.start), origin_xyz=origin)
+    return Volume(volume.array[part], grid)
+
+
+def _points_in(points: Points, part: slice) -> Points:
+    """Return the points that lie in the levels of `part`, as indices there."""
+    return {
+        number: (x, y, round(z - part.start, 1))
+        for number, (x, y, z) in points.items()
+        if part.start <= z + 0.5 < part.stop
+    }
+
+
+def _typed(volume: Volume, kind: type[np.integer]) -> Volume:
+    return Volume(volume.array.astype(kind), volume.grid)
 
 
 def _uuid(text: str) -> uuid.UUID:

@@ -68,12 +68,12 @@ class Pair:
         return place
 
 
-def draw_course(ml: float, rng: np.random.Generator) -> Course:
-    """Draw the course of a lesion of `ml`."""
+def draw_course(ml: float, rng: np.random.Generator, vanished_share: float = VANISHED_SHARE) -> Course:
+    """Draw the course of a lesion of `ml`, which has vanished with probability `vanished_share`."""
     chance = rng.uniform()
-    if chance < VANISHED_SHARE:
+    if chance < vanished_share:
         return Course("vanished")
-    if chance < VANISHED_SHARE + NEW_SHARE:
+    if chance < vanished_share + NEW_SHARE:
         return Course("new")
     low, high = (float(np.clip(limit, *np.divide(VOLUME_ML, ml))) for limit in GROWTH)
     return Course("present", float(np.exp(rng.uniform(np.log(low), np.log(high)))))

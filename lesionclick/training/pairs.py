@@ -21,6 +21,8 @@ ANYWHERE_SHARE = 0.25
 """Share of the clicked follow-up points that lie anywhere in the lesion and not near its centre of gravity."""
 NO_BASELINE_SHARE = 0.1
 """Share of the samples without baseline: no CT, no mask, no point."""
+VANISHED_SHARE = 0.3
+"""Share of the lesions that have vanished, twice that of the simulated cases: to tell that is hard to learn."""
 TURN_DEGREES = 8.0
 LARGEST_ZOOM = 1.6
 """Larger lesions are cut at the border of the crop; a data set may show them smaller than they are instead."""
@@ -71,7 +73,7 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         target = _nearest_to_centre(numbers)
         inside = np.argwhere(numbers == target)
         extent, patch = (np.multiply(size, self.spacing) for size in (np.ptp(inside, axis=0) + 1, self.patch_size))
-        course = draw_course(len(inside) * float(np.prod(self.spacing)) / 1000, rng)
+        course = draw_course(len(inside) * float(np.prod(self.spacing)) / 1000, rng, VANISHED_SHARE)
         blind = rng.uniform() < NO_BASELINE_SHARE
         zoom = choose_zoom(extent, patch)
         if blind or course.status == "new":

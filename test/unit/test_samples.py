@@ -1,0 +1,65 @@
+"""Sample cases of Task 2 whose one scan comes in two halves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lesionclick.case import LongitudinalCase
+from lesionclick.evaluation.jobs import read_volume
+from lesionclick.evaluation.samples import Visits, make_visits, write_followup_sample
+from lesionclick.images import Grid, Volume
+
+GRID = Grid((24, 22, 30), (4.0, 4.0, 5.0), (-30.0, 12.0, 7.0))
+MIDDLE = 15
+
+
+@pytest.fixture(scope="module")
+def visits() -> Visits:
+    """Two lesions below the middle and one above it, which reaches down to it."""
+    lesions = np.zeros(GRID.shape_zyx, dtype=np.uint8)
+    lesions[3:7, 5:9, 5:9] = lesions[4:8, 14:18, 14:18] = lesions[14:18, 9:13, 10:14] = 1
+    ct = np.where(lesions, 120.0, 40.0) + np.random.default_rng(0).normal(size=lesions.shape)
+    return make_visits(Volume(ct.astype(np.float32), GRID), Volume(lesions, GRID), seed=1)
+
+
+def write(visits: Visits, folder: Path, halved: str) -> LongitudinalCase:
+    write_followup_sample([visits], "test", folder / "case", folder / "labels", halved)
+    return LongitudinalCase.read(folder / "case")
+
+
+def places(scans) -> list[tuple[float, ...]]:
+    """Number and place in mm of each lesion."""
+    found = [(n, *scan.ct.grid.to_physical(p)[0]) for scan in scans for n, p in scan.points.items()]
+    return sorted(found)
+
+
+def test_a_halved_baseline_has_all_lesions_at_their_places(visits, tmp_path):
+    case = write(visits, tmp_path, "baseline")
+    assert [scan.region for scan in case.baselines] == ["primary", "secondary"]
+    assert [scan.region for scan in case.followups] == ["primary"]
+    assert np.array(places(case.baselines)) == pytest.approx(np.array(places([visits.baseline])))
+    upper, lower = (scan.lesions.array for scan in case.baselines)
+    assert (np.concatenate([lower, upper]) == visits.baseline.lesions.array).all()
+    for scan in case.baselines:
+        assert set(np.unique(scan.lesions.array)) - {0} == set(scan.points)
+
+
+def test_a_halved_followup_has_a_label_for_each_half(visits, tmp_path):
+    case = write(visits, tmp_path, "follow-up")
+    assert [scan.region for scan in case.baselines] == ["primary"]
+    assert [scan.region for scan in case.followups] == ["primary", "secondary"]
+    assert np.array(places(case.followups)) == pytest.approx(np.array(places([visits.followup])))
+    labels = [read_volume(tmp_path / "labels" / f"{scan.region}.mha") for scan in case.followups]
+    assert [label.grid for label in labels] == [scan.ct.grid for scan in case.followups]
+    assert (np.concatenate([labels[1].array, labels[0].array]) == visits.label.array).all()
+    assert all(
+        set(np.unique(label.array)) - {0} == set(f.points) for label, f in zip(labels, case.followups, strict=True)
+    )
+
+
+def test_the_cut_is_the_level_nearest_to_the_middle_without_a_lesion(visits, tmp_path):
+    free = [z for z, level in enumerate(visits.baseline.lesions.array) if not level.any()]
+    nearest = min(abs(z - MIDDLE) for z in free)
+    _, lower = write(visits, tmp_path, "baseline").baselines
+    assert abs(len(lower.lesions.array) - MIDDLE) == nearest > 0
