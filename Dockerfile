@@ -28,7 +28,13 @@ USER 10001:10001
 # A package missing from the list is found here, not on the platform; nnU-Net imports these two by name, late.
 RUN python inference.py --help \
     && python -c "import nnunetv2.preprocessing.preprocessors.default_preprocessor" \
-    && python -c "import nnunetv2.preprocessing.resampling.resample_torch"
+    && python -c "import nnunetv2.preprocessing.resampling.resample_torch" \
+    && python -c "import lesionclick.server"
+
+# exec: a case each run. invoke: a server, case after case. Named in RUN, since podman's cache sees arguments only there.
+ARG API_METHOD=exec
+RUN test "${API_METHOD}" = exec || test "${API_METHOD}" = invoke
+ENV LESIONCLICK_API_METHOD=${API_METHOD}
 
 ARG VERSION=unknown
 ARG REVISION=unknown
@@ -36,6 +42,7 @@ LABEL org.opencontainers.image.title="lesionclick" \
       org.opencontainers.image.description="Click-guided lesion segmentation in PET/CT and longitudinal CT" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.grand-challenge.api-method="${API_METHOD}"
 
 ENTRYPOINT ["python", "/opt/app/inference.py"]

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Builds the container image.
+# Builds the container image: one case per run, or with --invoke a server for the platform's invoke API.
 #   CONTAINER_ENGINE  docker (default) or podman
 #   BASE_IMAGE        the image with PyTorch (default: in the Dockerfile)
-#   IMAGE             name of the result (default: lesionclick:latest)
+#   IMAGE             name of the result (default: lesionclick:latest, with --invoke lesionclick:invoke)
 set -euo pipefail
 cd "$(dirname "$0")"
 . test/environment.sh
+choose_api_method "$@"
 
 require_engine
 options=(
   --platform linux/amd64
   --tag "$IMAGE"
+  --build-arg "API_METHOD=$api_method"
   --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' lesionclick/__init__.py)"
   --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
 )

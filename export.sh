@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Saves what Grand Challenge takes as uploads: the image, and the model for those who upload it apart.
-#   out/lesionclick.tar.gz   the image IMAGE (default: lesionclick:latest) of CONTAINER_ENGINE (default: docker)
+#   out/lesionclick.tar.gz   the image IMAGE (default: lesionclick:latest, with --invoke lesionclick:invoke) of
+#                            CONTAINER_ENGINE (default: docker)
 #   out/model.tar.gz         the folder MODEL (default: resources/task1), to be unpacked at /opt/ml/model
 set -euo pipefail
 cd "$(dirname "$0")"
 . test/environment.sh
+choose_api_method "$@"
 model=${MODEL:-resources/task1}
 
 require_engine

@@ -219,11 +219,12 @@ def write_mask(mask: Volume, path: Path) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mha")
     try:
         sitk.WriteImage(mask.to_image(), str(temporary), useCompression=True)
+        _require_complete(temporary, mask.array.nbytes)  # ITK does not notice that a disk is full
         temporary.chmod(0o644)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except _ITK_ERRORS as error:
+    except (*_ITK_ERRORS, InputError) as error:
         raise _unwritable(path.parent, error) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from lesionclick.errors import InputError
 
 Task: TypeAlias = Literal["task1", "task2"]
 """PET/CT with clicks, or longitudinal CT."""
+TASKS: tuple[Task, ...] = ("task1", "task2")
 
 
 @dataclass(frozen=True)

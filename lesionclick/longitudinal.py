@@ -20,19 +20,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lesionclick.alignment import Alignment
+from lesionclick.budget import Budget
 from lesionclick.case import Baseline, Followup, LongitudinalCase
 from lesionclick.clicks import indices_from_points, points_from_indices
 from lesionclick.images import Grid, Volume
 from lesionclick.model import LesionModel
 from lesionclick.patches import ZOOMS, Patch, choose_zoom
 from lesionclick.prompts import encode_pair
-from lesionclick.registration import MIN_OVERLAP, Alignment, register
+from lesionclick.registration import MIN_OVERLAP, register
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,10 @@ CLICK_REACH_MM = 6.0
 CLICK_DROP = 1.0
 """A clicked lesion with an empty mask gets the voxels whose logit is at most this below the highest within
 `CLICK_REACH_MM` of the click."""
+REGISTRATION_SHARE = 0.6
+"""Part of the time left that registration may use."""
+REST_S, REST_S_PER_VOXEL = 1.0, 1e-7
+"""Time that is kept for writing the masks, in all and per voxel. `docs/deadline.md` has the measurement."""
 AIR_HU = -1000.0
 _OUTSIDE = -20.0  # margin beyond a patch: no lesion
 
@@ -77,26 +82,35 @@ class Lesion:
     new: bool
 
 
-def segment_followups(case: LongitudinalCase, model: LesionModel) -> tuple[Volume, ...]:
+def segment_followups(case: LongitudinalCase, model: LesionModel, budget: Budget | None = None) -> tuple[Volume, ...]:
     """Return one mask per follow-up, on its grid: the number of the lesion in each voxel, 0 elsewhere.
 
-    Numbers up to 255 come as uint8, larger ones as uint16.
+    Numbers up to 255 come as uint8, larger ones as uint16. Registration may use
+    `REGISTRATION_SHARE` of the budget. Where that runs out, clicked lesions that were not looked at get the clicked
+    voxel, and others nothing.
     """
-    alignments = _align(case)
+    voxels = sum(followup.ct.array.size for followup in case.followups)
+    limit = (budget or Budget()).without(REST_S + REST_S_PER_VOXEL * voxels)
+    alignments = _align(case, limit)
     masks = []
     for followup, sources in zip(case.followups, alignments, strict=True):
         lesions = find_lesions(followup, sources)
-        masks.append(segment_lesions(followup, lesions, model))
+        masks.append(segment_lesions(followup, lesions, model, limit))
     return tuple(masks)
 
 
-def _align(case: LongitudinalCase) -> list[list[tuple[Baseline, Alignment]]]:
+def _align(case: LongitudinalCase, budget: Budget) -> list[list[tuple[Baseline, Alignment]]]:
     """Return for each follow-up the baselines that show the same part of the body, the best first.
 
     A baseline counts for the follow-up that it overlaps most; a follow-up that gets none that way takes the baseline
     that overlaps it most.
     """
-    table = [[register(baseline.ct, followup.ct) for baseline in case.baselines] for followup in case.followups]
+    pairs = len(case.baselines) * len(case.followups)
+    each_s = REGISTRATION_SHARE * budget.left_s / pairs
+    table = [
+        [register(baseline.ct, followup.ct, budget.within(each_s)) for baseline in case.baselines]
+        for followup in case.followups
+    ]
     chosen: list[list[tuple[Baseline, Alignment]]] = []
     for row, followup in zip(table, case.followups, strict=True):
         found = [
@@ -149,9 +163,9 @@ def find_lesions(followup: Followup, sources: Sequence[tuple[Baseline, Alignment
             continue
         baseline_mm = baseline.ct.grid.to_physical(baseline.points[number])[0]
         place_mm = alignment.to_followup(baseline_mm)[0]
-        if not _shows(followup.ct.grid, place_mm):
-            message = "%s follow-up: lesion %d is expected outside the image and is left out"
-            logger.info(message, followup.region, number)
+        if (outside_mm := _distance_outside_mm(followup.ct.grid, place_mm)) > REACH_MM:
+            message = "%s follow-up: lesion %d is expected %.0f mm outside the image and is left out"
+            logger.info(message, followup.region, number, outside_mm)
             continue
         lesions.append(Lesion(number, place_mm, False, baseline, baseline_mm, new=False))
     return lesions
@@ -179,12 +193,23 @@ def _shows(grid: Grid, place_mm: NDArray[np.float64]) -> bool:
     return bool(((index >= 0) & (index < grid.size_xyz)).all())
 
 
+def _distance_outside_mm(grid: Grid, place_mm: NDArray[np.float64]) -> float:
+    """Return the distance of a place from the nearest voxel, 0 inside the image."""
+    index = grid.to_index(place_mm)[0]
+    nearest = np.clip(index, 0, np.array(grid.size_xyz) - 1)
+    return float(np.linalg.norm(grid.axes_mm @ (index - nearest)))
+
+
 def _index_zyx(grid: Grid, place_mm: NDArray[np.float64]) -> NDArray[np.float64]:
     return indices_from_points(grid.to_index(place_mm)[0])
 
 
-def segment_lesions(followup: Followup, lesions: Sequence[Lesion], model: LesionModel) -> Volume:
+def segment_lesions(
+    followup: Followup, lesions: Sequence[Lesion], model: LesionModel, budget: Budget | None = None
+) -> Volume:
     """Return the mask of a follow-up with each of `lesions` under its number; see the rules of this module."""
+    budget = budget or Budget()
+    longest_s = 0.0
     grid = followup.ct.grid
     largest = max((lesion.number for lesion in lesions), default=0)
     mask = np.zeros(grid.shape_zyx, dtype=np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16)
@@ -192,7 +217,11 @@ def segment_lesions(followup: Followup, lesions: Sequence[Lesion], model: Lesion
     places = {lesion.number: lesion.place_mm for lesion in lesions}
     boxes = dict(_find_boxes(lesions))
     for lesion in lesions:
-        begin = perf_counter()
+        begin = budget.now()
+        if longest_s > budget.left_s:
+            late = [one.number for one in lesions if one.number >= lesion.number]
+            logger.warning("%s follow-up: no time to look at the lesions %s", followup.region, late)
+            break
         window, margin = _look(followup.ct, lesion, boxes.get(lesion.number), model)
         chance = 100 / (1 + np.exp(-margin))
         part, best = mask[window], percent[window]
@@ -209,7 +238,8 @@ def segment_lesions(followup: Followup, lesions: Sequence[Lesion], model: Lesion
         message = "lesion %d, %s, %s: %.2f ml: %.1f s"
         ml = float(np.count_nonzero(wins)) * grid.voxel_ml
         kind, how = "new" if lesion.new else "known", "clicked" if lesion.clicked else "looked for"
-        logger.info(message, lesion.number, kind, how, ml, perf_counter() - begin)
+        logger.info(message, lesion.number, kind, how, ml, budget.now() - begin)
+        longest_s = max(longest_s, budget.now() - begin)
     left = np.bincount(mask.ravel(), minlength=largest + 1)
     for lesion in lesions:
         if lesion.clicked and not left[lesion.number]:  # all of it is surer another's

@@ -6,8 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,14 +16,16 @@ import torch
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from lesionclick import sliding_window
+from lesionclick.budget import SAFETY, Budget
 from lesionclick.clicks import BACKGROUND, TUMOR, Click, indices_zyx
+from lesionclick.ensemble import Placement, in_memory, predict
 from lesionclick.errors import ModelError
 from lesionclick.images import Volume
 from lesionclick.interfaces import Task
 from lesionclick.model_folder import ModelFolder, read_model_folder
+from lesionclick.network_input import NetworkInput, focus, shrink_mask
 from lesionclick.prompts import encode, to_network_grid
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ Chosen on the real patients held out from the training of the embedded model.
 SURVEY_MIRROR_AXES = (2,)
 """Axes (of z, y, x) over which such a case is mirrored as well: left and right."""
 
+REST_S, REST_S_PER_VOXEL = 1.0, 4e-7
+"""Time that is kept for what follows the networks, in all and per voxel of the image: resampling the prediction, the
+rules, writing. `docs/deadline.md` has the measurement."""
+
 # Thresholds of the body: air and lung lie below -500 HU, and even the lungs take up more than SUV 0.3.
 BODY_HU = -500.0
 BODY_SUV = 0.3
@@ -59,29 +64,6 @@ def find_model_folder(argument: Path | None, task: Task = "task1") -> Path:
         if folder is not None and (folder == argument or (folder / "plans.json").is_file()):
             return folder
     return RESOURCES / task
-
-
-@dataclass(frozen=True)
-class _NetworkInput:
-    """What a network sees of a case, and the way back.
-
-    `images` (C, z, y, x) and `needed` (z, y, x), where a prediction is wanted (None: everywhere), are a part of the
-    network's grid, whose shape is `grid_shape`; their first voxel lies there at `origin`, which is negative where they
-    are padded. The others belong to the transposed image: its shape, the half-open bounds (low, high) of the part that
-    nnU-Net cropped, and its voxel size in mm.
-    """
-
-    images: Tensor
-    needed: Tensor | None
-    origin: tuple[int, ...]
-    grid_shape: tuple[int, ...]
-    shape: tuple[int, ...]
-    bounds: tuple[tuple[int, int], ...]
-    spacing: tuple[float, ...]
-
-    @property
-    def window(self) -> tuple[slice, ...]:
-        return tuple(slice(low, high) for low, high in self.bounds)
 
 
 class Model:
@@ -102,7 +84,7 @@ class Model:
         self.dataset = content.dataset
         self.prompt = content.prompt
         self.device = device
-        self._latest: tuple[str, _NetworkInput] | None = None
+        self._latest: tuple[str, NetworkInput] | None = None
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | None = None, trust_checkpoint: bool = False) -> Model:
@@ -125,7 +107,9 @@ class Model:
         with _stage(f"load model {folder}"):
             return cls(_read(folder, trust_checkpoint, "task1"), device or _default_device())
 
-    def predict_margin(self, ct: Volume, pet: Volume, clicks: tuple[Click, ...]) -> Volume:
+    def predict_margin(
+        self, ct: Volume, pet: Volume, clicks: tuple[Click, ...], budget: Budget | None = None
+    ) -> Volume:
         """Return by how much the lesion's logit exceeds the background's.
 
         Where the model asks for a survey and nothing is clicked, the highest margin at `SURVEY_ZOOMS` counts.
@@ -136,18 +120,46 @@ class Model:
             CT in HU and PET in SUV on one grid.
         clicks
             Clicks in voxel indices of that grid.
+        budget
+            Time until the mask has to be written; `REST_S_PER_VOXEL` is kept of it. By default there is no limit.
 
         Returns
         -------
         Volume
             Float32 on the PET's grid; above zero where the model sees a lesion. `OUTSIDE_MARGIN` where nothing was
-            predicted: outside the part that nnU-Net crops to and, with stage ``network``, in tiles without body.
+            predicted: outside the part that nnU-Net crops to, with stage ``network`` in tiles without body, and in
+            tiles that there was no time for.
+
+        Raises
+        ------
+        BudgetError
+            If the memory does not suffice.
         """
+        limit = (budget or Budget()).without(REST_S + REST_S_PER_VOXEL * pet.array.size)
         points = tuple(indices_zyx(clicks, name, pet.grid.shape_zyx) for name in (TUMOR, BACKGROUND))
-        if self.prompt.survey and not any(len(kind) for kind in points):
-            margins = [self._predict_once(ct, pet, points, zoom, SURVEY_MIRROR_AXES) for zoom in SURVEY_ZOOMS]
-            return Volume(np.maximum.reduce(margins), pet.grid)
-        return Volume(self._predict_once(ct, pet, points, 1.0, self.prompt.mirror_axes), pet.grid)
+        survey = self.prompt.survey and not any(len(kind) for kind in points)
+
+        def work(place: Placement) -> NDArray[np.float32]:
+            if survey:
+                return self._survey(ct, pet, points, place, limit)
+            return self._predict_once(ct, pet, points, 1.0, self.prompt.mirror_axes, place, limit)
+
+        return Volume(in_memory(work, self.networks, self.device), pet.grid)
+
+    def _survey(
+        self, ct: Volume, pet: Volume, points: tuple[NDArray[np.int64], ...], place: Placement, budget: Budget
+    ) -> NDArray[np.float32]:
+        """Predict a case at all zooms, or those that there is time for, the largest first."""
+        highest = None
+        for zoom in sorted(SURVEY_ZOOMS, reverse=True):
+            begin = budget.now()
+            margin = self._predict_once(ct, pet, points, zoom, SURVEY_MIRROR_AXES, place, budget)
+            highest = margin if highest is None else np.maximum(highest, margin)
+            if SAFETY * (budget.now() - begin) > budget.left_s:  # a smaller copy takes less
+                logger.info("plan: no time for further zooms than %g", zoom)
+                break
+        assert highest is not None
+        return highest
 
     def _predict_once(
         self,
@@ -156,40 +168,51 @@ class Model:
         points: tuple[NDArray[np.int64], ...],
         zoom: float,
         mirror_axes: Sequence[int],
+        place: Placement,
+        budget: Budget,
     ) -> NDArray[np.float32]:
         """Predict a case whose lengths are multiplied by `zoom`; `points` are tumour and background, (n, 3) each."""
         spacing_zyx = tuple(zoom * mm for mm in pet.grid.spacing_zyx)
         if self.prompt.stage == "image":
             prompts = encode(self.prompt, points[0], points[1], pet.grid.shape_zyx, spacing_zyx)
             channels = np.concatenate([ct.array[None], pet.array[None], prompts.numpy()])
-            case = self._preprocess(channels, spacing_zyx)
+            case = self._preprocess(channels, spacing_zyx, place.data)
             data = case.images
         else:
-            case = self._prepare(ct, pet, spacing_zyx)
+            case = self._prepare(ct, pet, spacing_zyx, place.data)
             moved = [self._to_network_grid(kind, case) for kind in points]
             shape, spacing = case.images.shape[1:], self.configuration.spacing
-            prompts = encode(self.prompt, moved[0], moved[1], shape, spacing, self.device)
+            prompts = encode(self.prompt, moved[0], moved[1], shape, spacing, place.data)
             data = torch.cat([case.images, prompts])
+        first_zyx = np.concatenate([self._to_network_grid(kind, case) for kind in points])
         with _stage(f"predict {'x'.join(map(str, data.shape[1:]))} voxels"):
-            logits = self._predict_logits(data, case, mirror_axes)
+            logits = self._predict_logits(data, case, mirror_axes, place, budget, first_zyx.tolist())
+        if logits is None:
+            logger.warning("plan: no time for any tile; the clicks alone count")
+            return np.full(pet.array.shape, OUTSIDE_MARGIN, dtype=np.float32)
         with _stage("resample prediction"):
             return self._to_image_grid(logits, case)
 
-    def _prepare(self, ct: Volume, pet: Volume, spacing_zyx: tuple[float, ...]) -> _NetworkInput:
+    def _prepare(self, ct: Volume, pet: Volume, spacing_zyx: tuple[float, ...], device: torch.device) -> NetworkInput:
         """Preprocess CT and PET and find the body; take them from the latest case where they are the same."""
-        content = hashlib.blake2b(repr((ct.array.dtype, pet.array.dtype, pet.grid.size_xyz, spacing_zyx)).encode())
+        kind = (ct.array.dtype, pet.array.dtype, pet.grid.size_xyz, spacing_zyx, device)
+        content = hashlib.blake2b(repr(kind).encode())
         for volume in (ct, pet):
             content.update(np.ascontiguousarray(volume.array).data)
         key = content.hexdigest()
         if self._latest is None or self._latest[0] != key:
             body = (ct.array > BODY_HU) | (pet.array > BODY_SUV)
-            case = self._preprocess(np.stack([ct.array, pet.array]), spacing_zyx, body)
+            case = self._preprocess(np.stack([ct.array, pet.array]), spacing_zyx, device, body)
             self._latest = key, case
         return self._latest[1]
 
     def _preprocess(
-        self, channels: NDArray[np.number], spacing_zyx: tuple[float, ...], body: NDArray[np.bool_] | None = None
-    ) -> _NetworkInput:
+        self,
+        channels: NDArray[np.number],
+        spacing_zyx: tuple[float, ...],
+        device: torch.device,
+        body: NDArray[np.bool_] | None = None,
+    ) -> NetworkInput:
         """Let nnU-Net transpose, crop, normalise and resample `channels` (C, z, y, x); carry `body` along."""
         properties: dict[str, Any] = {"spacing": list(spacing_zyx)}
         with _stage("preprocess"):
@@ -197,8 +220,8 @@ class Model:
             images, _, properties = preprocessor.run_case_npy(
                 channels, None, properties, self.plans, self.configuration, self.dataset
             )
-            case = _NetworkInput(
-                torch.from_numpy(np.asarray(images)).to(self.device),
+            case = NetworkInput(
+                torch.from_numpy(np.asarray(images)).to(device),
                 needed=None,
                 origin=(0, 0, 0),
                 grid_shape=tuple(images.shape[1:]),
@@ -209,25 +232,28 @@ class Model:
             if body is None or not body.any():
                 return case
             inside = torch.from_numpy(body.transpose(self.plans.transpose_forward)[case.window])
-            needed = _shrink_mask(inside.to(self.device), case.images.shape[1:])
-            return _focus(replace(case, needed=needed), self.configuration.patch_size)
+            needed = shrink_mask(inside.to(device), case.images.shape[1:])
+            return focus(replace(case, needed=needed), self.configuration.patch_size)
 
-    def _to_network_grid(self, points_zyx: NDArray[np.int64], case: _NetworkInput) -> NDArray[np.float64]:
+    def _to_network_grid(self, points_zyx: NDArray[np.int64], case: NetworkInput) -> NDArray[np.float64]:
         transposed = points_zyx[:, list(self.plans.transpose_forward)]
         return to_network_grid(transposed, case.bounds, case.grid_shape, self.prompt.align) - case.origin
 
-    def _predict_logits(self, data: Tensor, case: _NetworkInput, mirror_axes: Sequence[int]) -> Tensor:
-        """Return the mean over the folds on the network's grid, shape (2, z, y, x); NaN where nothing was predicted.
-
-        The mean is taken in half precision on the CPU, as in nnU-Net.
-        """
+    def _predict_logits(
+        self,
+        data: Tensor,
+        case: NetworkInput,
+        mirror_axes: Sequence[int],
+        place: Placement,
+        budget: Budget,
+        first_zyx: Sequence[Sequence[float]],
+    ) -> Tensor | None:
+        """Return the mean over the folds on the network's grid, shape (2, z, y, x); NaN where nothing was predicted."""
         patch_size = self.configuration.patch_size
-        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            folds = (
-                sliding_window.predict(network, data, patch_size, 0.5, mirror_axes, case.needed, self.device).cpu()
-                for network in self.networks
-            )
-            mean = reduce(torch.add, folds) / len(self.networks)
+        with torch.autocast(place.network.type, enabled=place.network.type == "cuda"):
+            mean = predict(self.networks, data, patch_size, mirror_axes, case.needed, place.network, budget, first_zyx)
+        if mean is None:
+            return None
         logits = mean.new_full((len(mean), *case.grid_shape), torch.nan)
         spans = [
             (max(start, 0), min(start + n, full), start)
@@ -237,7 +263,7 @@ class Model:
         logits[:, *target] = mean[:, *(slice(low - start, high - start) for low, high, start in spans)]
         return logits
 
-    def _to_image_grid(self, logits: Tensor, case: _NetworkInput) -> NDArray[np.float32]:
+    def _to_image_grid(self, logits: Tensor, case: NetworkInput) -> NDArray[np.float32]:
         """Resample with the plans' function, undo crop and transposition; logits (2, z, y, x) on the network's grid.
 
         nnU-Net rounds both resampled logits to half precision before it compares them. Stage ``image`` repeats that,
@@ -299,16 +325,26 @@ class LesionModel:
         -------
         NDArray
             Mean over folds and mirrored versions, shape (z, y, x), float32.
+
+        Raises
+        ------
+        BudgetError
+            If the memory does not suffice.
         """
-        data = torch.from_numpy(np.ascontiguousarray(channels[None])).to(self.device)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            folds = [
-                sliding_window.average_flips(network, data, self.prompt.mirror_axes)[0].float()
-                for network in self.networks
-            ]
-        mean = torch.stack(folds).mean(dim=0).cpu().numpy()
-        margin: NDArray[np.float32] = mean[1] - mean[0]
-        return margin
+
+        def work(place: Placement) -> NDArray[np.float32]:
+            device = place.network
+            data = torch.from_numpy(np.ascontiguousarray(channels[None])).to(device)
+            with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+                folds = [
+                    sliding_window.average_flips(network, data, self.prompt.mirror_axes)[0].float()
+                    for network in self.networks
+                ]
+            mean = torch.stack(folds).mean(dim=0).cpu().numpy()
+            margin: NDArray[np.float32] = mean[1] - mean[0]
+            return margin
+
+        return in_memory(work, self.networks, self.device)
 
 
 def _read(folder: Path, trust_checkpoint: bool, task: Task) -> ModelFolder:
@@ -319,31 +355,6 @@ def _read(folder: Path, trust_checkpoint: bool, task: Task) -> ModelFolder:
             f"{content.prompt.encoding!r}, which is one of {content.prompt.task}"
         )
     return content
-
-
-def _focus(case: _NetworkInput, patch_size: Sequence[int]) -> _NetworkInput:
-    """Cut a case to the bounding box of what is needed, padded with air up to the patch.
-
-    Tiles are not spent on the air around a body, and click channels are made on the padded grid, as in training; zeros
-    would mean something else in them.
-    """
-    assert case.needed is not None
-    low, high = (corner.tolist() for corner in case.needed.nonzero().aminmax(dim=0))
-    box = [slice(a, b + 1) for a, b in zip(low, high, strict=True)]
-    missing = [max(n - (b + 1 - a), 0) for a, b, n in zip(low, high, patch_size, strict=True)]
-    padding = [side for n in reversed(missing) for side in (n // 2, n - n // 2)]
-    return replace(
-        case,
-        images=functional.pad(case.images[:, *box], padding),
-        needed=functional.pad(case.needed[*box], padding),
-        origin=tuple(a - n // 2 for a, n in zip(low, missing, strict=True)),
-    )
-
-
-def _shrink_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Bring a mask to another shape: all voxels that overlap it, and their neighbours, which interpolation needs."""
-    pooled = functional.adaptive_max_pool3d(mask[None].float(), shape)
-    return functional.max_pool3d(pooled, 3, stride=1, padding=1)[0].bool()
 
 
 @contextmanager

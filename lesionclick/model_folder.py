@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lesionclick.errors import ModelError
+from lesionclick.interfaces import Task
 from lesionclick.prompts import OFFICIAL_BASELINE, PromptSpec
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def read_task(folder: Path) -> Task:
+    """Return the task that the model in a folder was trained for, by the encoding of its clicks.
+
+    Raises
+    ------
+    ModelError
+        If there is no such folder, or its encoding is missing, broken or unknown.
+    """
+    return _read_prompt(folder, _read_json(folder / "dataset.json")).task
 
 
 def _read_prompt(folder: Path, dataset: Mapping[str, Any]) -> PromptSpec:

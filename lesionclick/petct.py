@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 
+from lesionclick.budget import Budget
 from lesionclick.case import PetCtCase
 from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx
 from lesionclick.images import Volume
@@ -13,10 +14,10 @@ from lesionclick.refine import refine
 logger = logging.getLogger(__name__)
 
 
-def segment(case: PetCtCase, model: Model) -> Volume:
+def segment(case: PetCtCase, model: Model, budget: Budget | None = None) -> Volume:
     """Return the mask of the lesions, uint8 with 1 for lesion, on the grid of the PET."""
     grid = case.pet.grid
-    margin = model.predict_margin(case.ct, case.pet, case.clicks)
+    margin = model.predict_margin(case.ct, case.pet, case.clicks, budget)
     tumor, background = (indices_zyx(case.clicks, name, grid.shape_zyx) for name in (TUMOR, BACKGROUND))
     refined = refine(
         margin.array, tumor, background, grid.spacing_zyx, by_procedure=model.prompt.readers == "challenge"

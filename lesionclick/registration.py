@@ -9,20 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from time import perf_counter
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from lesionclick.alignment import Alignment, Kind
+from lesionclick.budget import Budget
 from lesionclick.images import Grid, Volume
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["deformable", "affine", "centre"]
 Array = NDArray[np.float64]
 
 COARSE_MM, FINE_MM = 8.0, 5.0
@@ -44,78 +44,18 @@ LOSSES = {"overlap": 0.5, "agreement": 0.05, "similarity": 0.01}
 """What a stage may lose of each measure of `_Fit`. Overlap also falls when an image that fills its field of view is
 turned; agreement falls only when bodies are badly aligned.
 """
+STAGE_SHARES: dict[Kind, float] = {"affine": 3.0, "deformable": 6.0}
+"""Most that these stages take, in units of the time of all that comes before, on the benchmark's pairs."""
 AFFINE_ITERATIONS = 30
 AFFINE_SAMPLES = 30_000
 DEMONS_ITERATIONS = (60, 40)
 DEMONS_SMOOTHING_VOXELS = 1.5
 _RIM_VOXELS = 2
 _NO_DATA = -5000.0
-_INVERSION_STEPS, _INVERSION_MM = 200, 0.01
 
 
 class _DivergedError(Exception):
-    """A stage found nothing that can be right; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Alignment:
-    """A map of places between two CTs.
-
-    Attributes
-    ----------
-    kind
-        The last stage that counts.
-    overlap
-        Share of the smaller body that the other covers, 0..1; 0 where the two do not look alike, because any part of
-        the body covers any other. See `MIN_SIMILARITY` and `MIN_OVERLAP`.
-    matrix, offset_mm
-        Affine part, shapes (3, 3) and (3,), x, y, z.
-    displacement_mm
-        Displacement (x, y, z) that comes before the affine part, shape (z, y, x, 3), or none.
-    grid
-        Where the displacement lies; beyond its borders the values at the border hold.
-    """
-
-    kind: Kind
-    overlap: float
-    matrix: Array = field(repr=False)
-    offset_mm: Array = field(repr=False)
-    displacement_mm: Array | None = field(default=None, repr=False)
-    grid: Grid | None = field(default=None, repr=False)
-
-    def to_followup(self, points_mm: ArrayLike) -> Array:
-        """Return the places in the follow-up, shape (n, 3), x, y, z in mm, of places in the baseline."""
-        points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
-        places: Array = (points + self._displacement(points)) @ self.matrix.T + self.offset_mm
-        return places
-
-    def to_baseline(self, points_mm: ArrayLike) -> Array:
-        """Return the places in the baseline, shape (n, 3), x, y, z in mm, of places in the follow-up.
-
-        The displacement is inverted by fixed-point iteration, at half steps so that it also converges where tissue is
-        stretched to more than twice its length.
-        """
-        points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
-        target = (points - self.offset_mm) @ np.linalg.inv(self.matrix).T
-        places: Array = target.copy()
-        for _ in range(_INVERSION_STEPS):
-            step = target - places - self._displacement(places)
-            places += step / 2
-            if not np.any(np.abs(step) > _INVERSION_MM):
-                break
-        return places
-
-    def _displacement(self, points_mm: Array) -> Array:
-        """Return the displacement at places of the baseline, interpolated, shape (n, 3)."""
-        if self.displacement_mm is None or self.grid is None:
-            return np.zeros_like(points_mm)
-        indices_zyx = self.grid.to_index(points_mm)[:, ::-1].T
-        axes = [
-            ndimage.map_coordinates(self.displacement_mm[..., i], indices_zyx, order=1, mode="nearest")
-            for i in range(3)
-        ]
-        displacement: Array = np.stack(axes, axis=-1)
-        return displacement
+    """A stage found nothing that can be right, or there is no time for it; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +105,7 @@ class _Fit:
     similarity: float
 
 
-def register(baseline: Volume, followup: Volume) -> Alignment:
+def register(baseline: Volume, followup: Volume, budget: Budget | None = None) -> Alignment:
     """Find where the places of the baseline lie in the follow-up.
 
     The shift with the highest correlation of the images comes first, then an affine transform, then a diffeomorphic
@@ -175,13 +115,16 @@ def register(baseline: Volume, followup: Volume) -> Alignment:
     ----------
     baseline, followup
         CTs in HU, on any two grids and with any two fields of view.
+    budget
+        Stages that are not likely to end within it are left out. By default there is no limit.
 
     Returns
     -------
     Alignment
-        The same for the same images.
+        The same for the same images, if there is time for all stages.
     """
-    begin = perf_counter()
+    budget = budget or Budget()
+    begin = budget.now()
     fixed, moving = _scan(baseline, COARSE_MM), _scan(followup, COARSE_MM)
     missing = [name for name, scan in (("baseline", fixed), ("follow-up", moving)) if not scan.body.any()]
     if missing:
@@ -191,17 +134,26 @@ def register(baseline: Volume, followup: Volume) -> Alignment:
     alignment = Alignment("centre", 0.0, np.eye(3), _best_shift(fixed, moving))
     fit = _fit(fixed, moving, alignment)
     try:
+        _require_time(budget, begin, "affine")
         alignment, fit = _checked(fixed, moving, _affine(fixed, moving, alignment), fit)
         if fit.similarity < MIN_SIMILARITY:
             raise _DivergedError(f"the CTs do not look alike (similarity {fit.similarity:.2f} < {MIN_SIMILARITY})")
+        _require_time(budget, begin, "deformable")
         fine = _scan(baseline, FINE_MM), _scan(followup, FINE_MM)
         alignment, fit = _checked(fixed, moving, _deformable((fixed, fine[0]), (moving, fine[1]), alignment), fit)
     except _DivergedError as error:
         logger.warning("registration: %s; the %s alignment counts", error, alignment.kind)
     alignment = replace(alignment, overlap=fit.overlap if fit.similarity >= MIN_SIMILARITY else 0.0)
     measures = f"overlap {alignment.overlap:.2f}, similarity {fit.similarity:.2f}"
-    logger.info("registration: %s, %s, %.1f s", alignment.kind, measures, perf_counter() - begin)
+    logger.info("registration: %s, %s, %.1f s", alignment.kind, measures, budget.now() - begin)
     return alignment
+
+
+def _require_time(budget: Budget, begin: float, stage: Kind) -> None:
+    """Raise unless a stage is likely to end in time, by what the ones before it took since `begin`."""
+    expected_s = STAGE_SHARES[stage] * (budget.now() - begin)
+    if expected_s > budget.left_s:
+        raise _DivergedError(f"no time for the {stage} stage, {expected_s:.1f} s, with {budget.left_s:.1f} s left")
 
 
 def _scan(volume: Volume, voxel_mm: float) -> _Scan:

@@ -26,7 +26,9 @@ def predict(
     mirror_axes: Sequence[int] = (),
     needed: Tensor | None = None,
     device: torch.device | None = None,
-) -> Tensor:
+    first_zyx: Sequence[Sequence[float]] = (),
+    go_on: Callable[[], bool] = lambda: True,
+) -> Tensor | None:
     r"""Apply `network` to overlapping tiles of `data` and average its outputs with Gaussian weights.
 
     Parameters
@@ -45,12 +47,17 @@ def predict(
         Shape (z, y, x), bool. Only tiles that hold a needed voxel are computed; needed voxels get the same result as
         without this argument, since every tile over such a voxel holds it.
     device
-        Where the tiles are computed and gathered; by default where `data` is.
+        Where the tiles are computed; by default where `data` is, which is also where they are gathered.
+    first_zyx
+        Points whose tiles come first, for a prediction that may be cut short.
+    go_on
+        Asked before each tile; False ends the prediction with what there is.
 
     Returns
     -------
-    Tensor
-        Shape (K, z, y, x), half precision, on `device`. Voxels that no computed tile covers are NaN.
+    Tensor or None
+        Shape (K, z, y, x), half precision, where `data` is. Voxels that no computed tile covers are NaN. None if there
+        was no time for any tile.
 
     Raises
     ------
@@ -61,28 +68,49 @@ def predict(
     """
     with torch.inference_mode():
         padding = _padding(data.shape[1:], patch_size)
-        padded = functional.pad(data.to(device or data.device), padding)
+        padded = functional.pad(data, padding)
         shape = padded.shape[1:]
-        tiles = _tiles(shape, patch_size, step)
-        if needed is not None:
-            mask = functional.pad(needed.to(padded.device), padding)
-            tiles = [tile for tile in tiles if mask[tile].any()]
+        tiles = list_tiles(data.shape[1:], patch_size, step, needed)
         if not tiles:
             raise ValueError("no voxel is needed, so there is nothing to predict")
+        points = [[p + n for p, n in zip(point, padding[4::-2], strict=True)] for point in first_zyx]
+        tiles.sort(key=lambda tile: not any(_holds(tile, point) for point in points))
         weights = compute_gaussian(tuple(patch_size), sigma_scale=1 / 8, value_scaling_factor=10, device=padded.device)
         weight_sum = torch.zeros(shape, dtype=torch.half, device=padded.device)
-        gathered = weight_sum.new_zeros(0)
+        gathered = None
         for tile in tiles:
-            output = average_flips(network, padded[:, *tile][None].contiguous(), mirror_axes)[0]
-            if not gathered.numel():
+            if not go_on():
+                break
+            moved = padded[:, *tile][None].contiguous().to(device or padded.device)
+            output = average_flips(network, moved, mirror_axes)[0].to(padded.device)
+            if gathered is None:
                 gathered = weight_sum.new_zeros((len(output), *shape))
             gathered[:, *tile] += output * weights
             weight_sum[tile] += weights
+        if gathered is None:
+            return None
         gathered /= weight_sum
         if not (gathered.isfinite() == (weight_sum > 0)).all():
             raise ModelError("the network's output is not finite in half precision; expected logits below about 1000")
         inner = [slice(low, n - high) for low, high, n in zip(padding[4::-2], padding[5::-2], shape, strict=True)]
         return gathered[:, *inner]
+
+
+def list_tiles(
+    shape: Sequence[int], patch_size: Sequence[int], step: float, needed: Tensor | None = None
+) -> list[Tile]:
+    """Return the tiles that `predict` computes, in nnU-Net's order, x fastest, on the padded grid."""
+    padding = _padding(shape, patch_size)
+    padded = [max(n, patch) for n, patch in zip(shape, patch_size, strict=True)]
+    tiles = _tiles(padded, patch_size, step)
+    if needed is None:
+        return tiles
+    mask = functional.pad(needed, padding)
+    return [tile for tile in tiles if mask[tile].any()]
+
+
+def _holds(tile: Tile, point: Sequence[float]) -> bool:
+    return all(axis.start <= p < axis.stop for axis, p in zip(tile, point, strict=True))
 
 
 def _padding(shape: Sequence[int], patch_size: Sequence[int]) -> list[int]:

@@ -3,11 +3,12 @@
 #   stage TEXT        print a heading
 #   setup             make .venv with the package and its tools; quick where it is up to date
 #   $python           the Python in it
+#   choose_api_method [--invoke]    set $api_method, exec or invoke, and $IMAGE, where it is not set
 #   require_engine    stop where the container engine is missing
-#   $CONTAINER_ENGINE, $IMAGE    with their defaults
+#   $CONTAINER_ENGINE with its default
 
 python=.venv/bin/python
-export CONTAINER_ENGINE=${CONTAINER_ENGINE:-docker} IMAGE=${IMAGE:-lesionclick:latest}
+export CONTAINER_ENGINE=${CONTAINER_ENGINE:-docker}
 
 stage() {
   printf '\n==> %s\n' "$*"
@@ -43,6 +44,18 @@ setup() {
   "$python" -m pip install --quiet --disable-pip-version-check --constraint requirements.txt \
     torch==2.13.0 --editable '.[dev]'
   echo "$wanted" >"$stamp"
+}
+
+choose_api_method() {
+  case "$*" in
+    "") api_method=exec IMAGE=${IMAGE:-lesionclick:latest} ;;
+    --invoke) api_method=invoke IMAGE=${IMAGE:-lesionclick:invoke} ;;
+    *)
+      echo "error: arguments: expected none or --invoke, found '$*'" >&2
+      return 1
+      ;;
+  esac
+  export api_method IMAGE
 }
 
 require_engine() {

@@ -1,4 +1,4 @@
-"""A job of the replay in a container engine, under the platform's limits."""
+"""Jobs of the replay in a container engine, under the platform's limits: a container each, or one server for all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import logging
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +33,12 @@ ENGINE_FLAGS = (
     *("--tmpfs", "/tmp"),
 )
 """What the platform allows a job, with half of its memory: whoever passes here has room to spare there."""
+
+READY_LIMIT_S = 300.0
+"""How long the platform waits for a server, about: 30 times 10 s."""
+API_METHOD = "org.grand-challenge.api-method"
+"""Label of an image that tells the platform how to run it: exec or invoke."""
+_CLIENT = Path(__file__).parent / "platform_client.py"
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,49 @@ class Engine:
         gpus = ["--gpus", "all"] if self.gpu else []
         return [self.command, "run", "--name", name, *ENGINE_FLAGS, *gpus, *mounts, self.image]
 
+    @contextmanager
+    def serve(self) -> Iterator[ServerJob]:
+        """Start a server of an image that was built for it, wait until it is ready, and stop it in the end.
+
+        Raises
+        ------
+        InputError
+            If the image was built for another way to run it.
+        ReplayError
+            If the server is not ready within `READY_LIMIT_S`, with the end of its log.
+        """
+        label = ["image", "inspect", "--format", f'{{{{index .Config.Labels "{API_METHOD}"}}}}', self.image]
+        method = self._output(*label).strip()
+        if method != "invoke":
+            raise InputError(f"image {self.image}: expected the label {API_METHOD}=invoke, found {method!r}")
+        name = f"lesionclick-{uuid.uuid4()}"
+        with tempfile.TemporaryDirectory(prefix="lesionclick-server-") as folder:
+            server = ServerJob(self, name, Path(folder, "input"), Path(folder, "output"))
+            for mount in (server.input_dir, server.output_dir):
+                mount.mkdir()
+                mount.chmod(0o777)  # the container's user is not ours
+            first, *others = self.arguments(server.input_dir, server.output_dir, name)[1:]
+            self._output(first, "--detach", *(flag for flag in others if flag != "--rm"))
+            try:
+                server.wait_until_ready()
+                yield server
+            finally:
+                subprocess.run([self.command, "rm", "--force", "--time", "10", name], capture_output=True, check=False)
+                self.unlock(server.output_dir)
+
+    def _output(self, *arguments: str) -> str:
+        """Return what the engine prints.
+
+        Raises
+        ------
+        ReplayError
+            If it fails.
+        """
+        done = subprocess.run([self.command, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ReplayError(f"{self.command} {arguments[0]}: expected exit code 0, found: {done.stderr.strip()}")
+        return done.stdout
+
     def __call__(self, input_dir: Path, output_dir: Path) -> None:
         """Run one job.
 
@@ -103,13 +155,13 @@ class Engine:
                 f"container: expected an end within {TIME_LIMIT_S:.0f} s, found it still running"
             ) from error
         logger.info("container log:\n%s", job.stdout)
-        self._unlock(output_dir)
+        self.unlock(output_dir)
         if job.returncode != 0:
             raise ReplayError(
                 f"container: expected exit code 0, found {job.returncode}; its log ends:\n{job.stdout[-2000:]}"
             )
 
-    def _unlock(self, output_dir: Path) -> None:
+    def unlock(self, output_dir: Path) -> None:
         """Let us delete what the container's user made, which a user other than root may not do otherwise."""
         if all(os.access(path, os.W_OK) for path in output_dir.rglob("*") if path.is_dir()):
             return
@@ -126,3 +178,81 @@ class Engine:
             capture_output=True,
             check=False,
         )
+
+
+@dataclass(frozen=True)
+class ServerJob:
+    """A job that a server in a container handles: call it as `lesionclick.evaluation.jobs.Run`.
+
+    The server has no network, as on the platform. What asks it is a container beside it that shares its network
+    namespace.
+
+    Attributes
+    ----------
+    engine : Engine
+        What runs the server.
+    name : str
+        Of its container.
+    input_dir, output_dir : Path
+        What it sees as `/input` and `/output`, for one job after the other.
+    """
+
+    engine: Engine
+    name: str
+    input_dir: Path
+    output_dir: Path
+
+    def wait_until_ready(self) -> float:
+        """Poll `/health` and return the seconds that it took.
+
+        Raises
+        ------
+        ReplayError
+            If it takes longer than `READY_LIMIT_S`, with the end of the log.
+        """
+        done = self.ask("ready", f"{READY_LIMIT_S:.0f}")
+        if done.returncode != 0:
+            raise ReplayError(
+                f"server: expected /health 200, found {done.stdout or done.stderr}:\n{self.log()[-2000:]}"
+            )
+        logger.info("server: ready after %s s", done.stdout)
+        return float(done.stdout)
+
+    def __call__(self, input_dir: Path, output_dir: Path) -> None:
+        """Hand a case to the server and collect what it writes.
+
+        Raises
+        ------
+        ReplayError
+            If the server answers with anything but 201.
+        """
+        for folder in (self.input_dir, self.output_dir):
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(input_dir, self.input_dir, symlinks=True, dirs_exist_ok=True)
+        before = len(self.log())
+        done = self.ask("invoke")
+        logger.info("container log:\n%s", self.log()[before:])
+        self.engine.unlock(self.output_dir)
+        shutil.copytree(self.output_dir, output_dir, dirs_exist_ok=True)
+        if done.returncode != 0:
+            raise ReplayError(f"server: expected 201, found {done.stdout or done.stderr}; log:\n{self.log()[-2000:]}")
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `platform_client.py` beside the server."""
+        beside = ["run", "--rm", "--interactive", "--network", f"container:{self.name}", "--entrypoint", "python"]
+        return subprocess.run(
+            [self.engine.command, *beside, self.engine.image, "-", *arguments],
+            input=_CLIENT.read_text(encoding="utf-8"),
+            capture_output=True,
+            text=True,
+            timeout=2 * TIME_LIMIT_S,
+            check=False,
+        )
+
+    def log(self) -> str:
+        """Return what the server has logged."""
+        command = [self.engine.command, "logs", self.name]
+        return subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        ).stdout

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 from longitudinal_folder import FOLLOWUP_XYZ, followup_ct, on_grid_of, write_longitudinal_case
 from model_folder import write_model_folder
+from tiny_phantom import tiny_phantom
 
 from lesionclick import cli
 from lesionclick.case import LongitudinalCase, PetCtCase
@@ -239,8 +240,6 @@ def test_phantom_writes_the_same_readable_case_again(tmp_path):
 
 
 def test_sample_images_are_rounded_and_compressed_but_not_spoiled(cases):
-    from conftest import tiny_phantom
-
     phantom, case = tiny_phantom(), PetCtCase.read(cases / "positive")
     assert np.abs(case.pet.array - phantom.pet.array).max() <= 1 / 128
     (pet,) = (cases / "positive" / "images" / "pet").iterdir()

@@ -12,12 +12,12 @@ PACKAGE = ROOT / "lesionclick"
 # A module may import from the rows above its own, and from no other of its row.
 LAYERS = (
     {"__init__", "errors"},
-    {"images", "clicks", "interfaces"},
-    {"image_files", "refine", "prompts", "sliding_window", "budget"},
-    {"case", "model_folder", "registration"},
+    {"images", "clicks", "interfaces", "budget"},
+    {"image_files", "refine", "prompts", "sliding_window", "network_input", "alignment"},
+    {"case", "model_folder", "registration", "ensemble"},
     {"model", "patches"},
-    {"petct", "longitudinal"},
-    {"inference", "server", "cli"},
+    {"petct", "longitudinal", "server"},
+    {"inference", "cli"},
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 OFFLINE = {"simulation", "evaluation", "training"}

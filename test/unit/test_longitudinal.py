@@ -113,10 +113,13 @@ class TestFind:
         (found,) = find_lesions(followup(points={7: (20.0, 20.0, 10.0)}), [(baseline(BOX), Shift((500.0, 0, 0)))])
         assert found.baseline is None
 
-    def test_lesions_expected_outside_the_image_are_left_out(self, caplog):
+    # BOX is centred on level 9.5, and the last level, 19, is 28.5 mm further up
+    @pytest.mark.parametrize(("up_mm", "looked_for"), [(28.0, True), (43.0, True), (44.0, False), (300.0, False)])
+    def test_lesions_expected_out_of_reach_of_the_image_are_left_out(self, caplog, up_mm, looked_for):
         caplog.set_level(logging.INFO)
-        assert find_lesions(followup(), [(baseline(BOX), Shift((0.0, 0.0, 300.0)))]) == []
-        assert "lesion 1 is expected outside the image" in caplog.text
+        found = find_lesions(followup(), [(baseline(BOX), Shift((0.0, 0.0, up_mm)))])
+        assert [one.number for one in found] == ([1] if looked_for else [])
+        assert ("lesion 1 is expected" in caplog.text) != looked_for
 
     def test_another_part_of_the_body_gives_no_place_to_look(self, caplog):
         assert find_lesions(followup(), [(baseline(BOX), Shift(overlap=0.1))]) == []
@@ -241,7 +244,7 @@ class TestCase:
         first, second = followup(BOX, OTHER), followup(BOX, OTHER)
         overlaps = {(0, 0): 0.2, (1, 0): 0.9, (0, 1): 0.8, (1, 1): 0.1}
 
-        def register(before, after):
+        def register(before, after, _budget):
             return Shift(overlap=overlaps[before is chest.ct, after is second.ct])
 
         monkeypatch.setattr(longitudinal, "register", register)

@@ -11,6 +11,7 @@ import torch
 from model_folder import write_checkpoint, write_model_folder
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
+from lesionclick import ensemble
 from lesionclick import model as model_module
 from lesionclick.clicks import BACKGROUND, TUMOR, Click
 from lesionclick.images import Grid, Volume
@@ -203,16 +204,16 @@ class TestSurvey:
 
         def predict(_network: Any, data: torch.Tensor, *args: Any) -> torch.Tensor:
             width = data.shape[-1]
-            seen.append((width, args[2]))
+            seen.append((width, args[2]))  # mirror axes
             margin = torch.where(torch.arange(width) < width / 2, 30.0 - width, width - 30.0)
             return torch.stack([torch.zeros(data.shape[1:]), margin.expand(data.shape[1:])])
 
-        monkeypatch.setattr(model_module.sliding_window, "predict", predict)
+        monkeypatch.setattr(ensemble.sliding_window, "predict", predict)
         model = self.model(tmp_path, survey=True)
         ct, pet = ct_and_pet((30, 30, 30), (4.0, 4.0, 4.0))
         margin = model.predict_margin(ct, pet, ()).array
         # 120 mm are 40 voxels of 3 mm, and 32 at eight tenths of the size, both mirrored over x
-        assert seen == [(32, (2,)), (40, (2,))]
+        assert seen == [(40, (2,)), (32, (2,))]
         assert margin[15, 15, 2] == pytest.approx(-2, abs=0.1)
         assert margin[15, 15, 27] == pytest.approx(10, abs=0.1)
 

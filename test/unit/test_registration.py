@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick import registration
+from lesionclick.alignment import Alignment
 from lesionclick.images import Grid, Volume
-from lesionclick.registration import MIN_OVERLAP, Alignment, register
+from lesionclick.registration import MIN_OVERLAP, register
 
 GRID = Grid((56, 44, 44), (5.0, 5.0, 5.0), (-140.0, -110.0, -30.0))
 ORGANS = (

@@ -257,7 +257,7 @@ class WrongEverywhere:
 
     prompt = SECOND_PLACE
 
-    def predict_margin(self, _ct: Volume, pet: Volume, _clicks: object) -> Volume:
+    def predict_margin(self, _ct: Volume, pet: Volume, *_: object) -> Volume:
         return Volume(np.full(pet.grid.shape_zyx, -1, dtype=np.float32), pet.grid)
 
 

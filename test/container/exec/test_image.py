@@ -1,6 +1,5 @@
-"""What the image promises besides right masks. `test.sh` names the engine and the image in the environment."""
+"""What an image for single cases promises besides right masks."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,33 +7,9 @@ from pathlib import Path
 import pytest
 
 from lesionclick.evaluation.engine import ENGINE_FLAGS, Engine
-from lesionclick.evaluation.jobs import ReplayError, lay_out
-from lesionclick.interfaces import LESION_CLICKS
+from lesionclick.evaluation.jobs import ReplayError
 
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def engine() -> Engine:
-    if "CONTAINER_ENGINE" not in os.environ or "IMAGE" not in os.environ:
-        pytest.skip("CONTAINER_ENGINE and IMAGE are not set; run ./test.sh")
-    return Engine.find(os.environ["CONTAINER_ENGINE"], os.environ["IMAGE"])
-
-
-@pytest.fixture
-def case(tmp_path: Path) -> Path:
-    """Give an `/input` of step 0."""
-    sample = sorted(path for path in (ROOT / "test/input").iterdir() if path.is_dir())[0]
-    lay_out(sample, tmp_path / "input", {LESION_CLICKS: ()})
-    return tmp_path / "input"
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    folder = tmp_path / "output"
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder
+ROOT = Path(__file__).parents[3]
 
 
 def shell(engine: Engine, script: str) -> str:

@@ -1,0 +1,165 @@
+"""The folds of a model, tile by tile, within the time and the memory that there are."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lesionclick import sliding_window
+from lesionclick.budget import Budget, Plan, choose_plan, list_plans
+from lesionclick.errors import BudgetError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Network = Callable[[Tensor], Tensor]
+
+
+class Placement(NamedTuple):
+    """Where the networks compute, and where images and logits are kept."""
+
+    network: torch.device
+    data: torch.device
+
+
+def list_placements(device: torch.device) -> list[Placement]:
+    """Return the placements to try: each needs less of the device's memory than the one before."""
+    cpu = torch.device("cpu")
+    if device.type == "cpu":
+        return [Placement(cpu, cpu)]
+    return [Placement(device, device), Placement(device, cpu), Placement(cpu, cpu)]
+
+
+def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], device: torch.device) -> T:
+    """Return the result of `work` at the first placement where the memory suffices; the networks end up on `device`.
+
+    A batch is one tile, so that there is no smaller one to begin with.
+
+    Raises
+    ------
+    BudgetError
+        If it suffices nowhere.
+    """
+    reason = ""
+    try:
+        for placement in list_placements(device):
+            try:
+                if placement.network != device:
+                    _move(networks, placement.network)
+                return work(placement)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0]
+            logger.warning("out of memory with networks on %s and images on %s: %s", *placement, reason)
+            torch.cuda.empty_cache()  # not while the error lives, which holds the tensors
+    finally:
+        if device.type != "cpu":
+            _move(networks, device)
+    raise BudgetError(f"expected enough memory on {device} or the CPU, found on neither: {reason}")
+
+
+def _move(networks: Sequence[nn.Module], device: torch.device) -> None:
+    for network in networks:
+        network.to(device)
+
+
+def predict(
+    networks: Sequence[Network],
+    data: Tensor,
+    patch_size: Sequence[int],
+    mirror_axes: Sequence[int],
+    needed: Tensor | None,
+    device: torch.device,
+    budget: Budget,
+    first_zyx: Sequence[Sequence[float]] = (),
+) -> Tensor | None:
+    """Return the mean over the folds, or what the time suffices for.
+
+    One tile is timed, and the plan chosen by it (`lesionclick.budget.list_plans`). If tiles turn out slower, the
+    prediction is cut short: a fold that has gaps which the ones before do not have is left out, and of a first fold
+    that has gaps the rest counts.
+
+    Parameters
+    ----------
+    networks
+        One per fold.
+    data, patch_size, mirror_axes, needed
+        As for `lesionclick.sliding_window.predict`.
+    device
+        Where the networks are.
+    budget
+        Time for all of it.
+    first_zyx
+        Points whose tiles come first where not everything fits.
+
+    Returns
+    -------
+    Tensor or None
+        Shape (K, z, y, x), half precision, on the CPU; NaN where nothing was predicted. None if there was no time for
+        any tile. The mean is taken in half precision, as in nnU-Net.
+    """
+
+    def count_tiles(step: float) -> int:
+        return len(sliding_window.list_tiles(data.shape[1:], patch_size, step, needed))
+
+    plans = list_plans(len(networks), mirror_axes)
+    plan, pass_s = _plan(plans, count_tiles, lambda: _time_pass(networks[0], data, patch_size, device, budget), budget)
+    mean: Tensor | None = None
+    folds = 0
+    for network in networks[: plan.folds]:
+        logits = sliding_window.predict(
+            network,
+            data,
+            patch_size,
+            plan.step,
+            plan.mirror_axes,
+            needed,
+            device,
+            first_zyx if plan != plans[0] else (),
+            lambda: budget.left_s > plan.passes / plan.folds * pass_s,
+        )
+        if logits is None or (mean is not None and not torch.equal(logits[0].isnan().cpu(), mean[0].isnan())):
+            logger.warning("plan: the time is over, fold %d is left out", folds)
+            break
+        mean = logits.cpu() if mean is None else mean + logits.cpu()
+        folds += 1
+    return None if mean is None else mean / folds
+
+
+def _plan(
+    plans: Sequence[Plan], count_tiles: Callable[[float], int], time_pass: Callable[[], float], budget: Budget
+) -> tuple[Plan, float]:
+    """Choose a plan, say why in the log, and return it with the seconds of a pass."""
+    best = plans[0]
+    if math.isinf(budget.left_s):
+        return best, 0.0
+    plan, pass_s = plans[-1], 0.0
+    for _ in range(2):  # where not everything fits, time again: the first pass on a device also sets it up
+        if budget.left_s <= 0:
+            break
+        pass_s = time_pass()
+        plan = choose_plan(plans, count_tiles, pass_s, budget.left_s)
+        if plan == best:
+            break
+    everything_s = count_tiles(best.step) * best.passes * pass_s
+    logger.info(
+        "plan: %d of %d folds, mirrored along %d of %d axes, %d tiles; a tile takes %.2f s, everything %.0f s, %s",
+        *(plan.folds, best.folds, len(plan.mirror_axes), len(best.mirror_axes), count_tiles(plan.step)),
+        *(pass_s, everything_s, f"and {budget.left_s:.0f} s are left"),
+    )
+    return plan, pass_s
+
+
+def _time_pass(
+    network: Network, data: Tensor, patch_size: Sequence[int], device: torch.device, budget: Budget
+) -> float:
+    """Return the seconds that a tile takes once through a network."""
+    tile = data.new_zeros((1, len(data), *patch_size), device=device)
+    begin = budget.now()
+    with torch.inference_mode():
+        network(tile).sum().item()  # to see the value is to wait for it
+    return budget.now() - begin

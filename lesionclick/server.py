@@ -1,0 +1,158 @@
+"""The platform's invoke API: one process that loads the models once and handles one case after the other.
+
+``GET /health`` answers 503 while the models load and 200 from then on. ``POST /invoke`` handles the case that lies in
+the input folder now and answers 201 with the paths of its masks; 422 tells of a bad case, 500 of anything else, each
+with the reason as ``detail``. A second case while one runs is refused with 409: it would share the folders of the
+first, so that whoever sends it has lost count of them, and waiting would hide that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from lesionclick.errors import InputError, LesionClickError
+
+logger = logging.getLogger(__name__)
+
+PORT = 4743
+"""Where the platform asks."""
+GRACE_S = 8.0
+"""Time that a case gets to end after SIGTERM; the platform's patience is 10 s."""
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a process that was asked to stop in the middle of a case."""
+
+Handle = Callable[[], Sequence[Path]]
+"""Handles the case in the input folder and returns the paths of its masks, or raises."""
+
+
+class Service:
+    """The models, once they are loaded, and the case that is being handled.
+
+    Loading and cases run in one thread beside the event loop, so that ``/health`` is answered at any time, and memory
+    comes from one arena and stays flat.
+
+    Parameters
+    ----------
+    load
+        Loads the models and returns what handles a case with them.
+    on_failure
+        Called if that fails, since a server without models is of no use.
+    """
+
+    def __init__(self, load: Callable[[], Handle], on_failure: Callable[[], None] = lambda: None) -> None:
+        self._thread = ThreadPoolExecutor(1, "case")
+        self._on_failure = on_failure
+        self._case: Future[Sequence[Path]] | None = None
+        self.loading = self._thread.submit(load)
+        self.loading.add_done_callback(self._report_loading)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a case is being handled."""
+        return self._case is not None and not self._case.done()
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with now."""
+        error = self.loading.exception() if self.loading.done() else None
+        if error is not None:
+            return error.exit_code if isinstance(error, LesionClickError) else 3
+        return 0 if self.loading.done() and not self.busy else STOPPED
+
+    def health(self) -> JSONResponse:
+        """Answer ``GET /health``."""
+        if not self.loading.done():
+            return _answer(503, "the models are being loaded")
+        error = self.loading.exception()
+        return JSONResponse({"status": "ready"}) if error is None else _answer(500, str(error))
+
+    async def invoke(self) -> JSONResponse:
+        """Answer ``POST /invoke``."""
+        if not self.loading.done() or self.loading.exception() is not None:
+            return self.health()
+        if self.busy:
+            return _answer(409, "expected one case after the other, found one that is still being handled")
+        self._case = self._thread.submit(self.loading.result())
+        try:
+            # shielded: whoever hangs up, or the end of the server, does not take back a case that runs
+            paths = await asyncio.shield(asyncio.wrap_future(self._case))
+        except InputError as error:
+            logger.error("%s", error)
+            return _answer(422, str(error))
+        except LesionClickError as error:
+            logger.error("%s", error)
+            return _answer(500, str(error))
+        except Exception as error:
+            logger.exception("unexpected error")
+            return _answer(500, f"{type(error).__name__}: {error}")
+        return JSONResponse({"masks": [str(path) for path in paths]}, status_code=201)
+
+    def _report_loading(self, loading: Future[Handle]) -> None:
+        error = loading.exception()
+        if error is None:
+            logger.info("ready")
+            return
+        trace = None if isinstance(error, LesionClickError) else error
+        logger.error("%s", error, exc_info=trace)
+        self._on_failure()
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the application with its two paths."""
+    app = FastAPI(title="lesionclick", openapi_url=None, redirect_slashes=False)
+    app.add_api_route("/health", service.health, methods=["GET"])
+    app.add_api_route("/invoke", service.invoke, methods=["POST"], status_code=201)
+    return app
+
+
+def serve(load: Callable[[], Handle], host: str = "0.0.0.0", port: int = PORT) -> int:
+    """Answer requests until SIGTERM or SIGINT, or until the models turn out to be broken.
+
+    A case that runs then gets `GRACE_S`; later than that the process ends in the middle of it, without a mask.
+
+    Parameters
+    ----------
+    load
+        See `Service`.
+    host, port
+        Where to listen.
+
+    Returns
+    -------
+    int
+        Exit code for the process: 0 after a stop between two cases, `STOPPED` in the middle of one or of loading, else
+        the loading error's.
+    """
+
+    def stop() -> None:
+        server.should_exit = True
+
+    # uvicorn answers both signals, and raises them again when it has stopped; then there is nothing left to stop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    grace = int(GRACE_S)
+    service = Service(load, on_failure=stop)
+    app = create_app(service)
+    config = uvicorn.Config(app, host, port, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
+    server = uvicorn.Server(config)
+    server.run()
+    code = service.exit_code
+    if code == STOPPED:
+        logger.warning("stopped in the middle of %s", "a case" if service.busy else "loading")
+        logging.shutdown()
+        os._exit(code)  # the thread is still at work and nothing else would end it
+    return code
+
+
+def _answer(status: int, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status_code=status)

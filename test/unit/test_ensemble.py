@@ -1,0 +1,148 @@
+"""The folds within time and memory, with networks that take the time of a clock that they turn themselves."""
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+import torch
+from test_budget import Clock
+from torch import Tensor, nn
+
+from lesionclick import ensemble
+from lesionclick.budget import SAFETY, Budget
+from lesionclick.ensemble import Placement, in_memory, list_placements
+from lesionclick.errors import BudgetError
+
+PATCH = (4, 4, 4)
+DATA = torch.ones(1, 4, 4, 16)
+"""Seven tiles at half overlap, along x."""
+CPU, GPU = torch.device("cpu"), torch.device("meta")
+
+
+class Slow:
+    """A network that takes `seconds`, and says `value` of each voxel."""
+
+    def __init__(self, clock: Clock, seconds: float, value: float = 1.0) -> None:
+        self.clock, self.seconds, self.value = clock, seconds, value
+        self.tiles = 0
+
+    def __call__(self, tile: Tensor) -> Tensor:
+        self.tiles += 1
+        self.clock.seconds += self.seconds
+        return torch.cat([tile * 0, tile * self.value], dim=1)
+
+
+def run(folds: Sequence[Slow], left_s: float, mirror_axes: Sequence[int] = (), first=()) -> Tensor | None:
+    budget = Budget(left_s, folds[0].clock)
+    return ensemble.predict(folds, DATA, PATCH, mirror_axes, None, CPU, budget, first)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_without_limit_nothing_is_timed_and_everything_is_done(clock: Clock) -> None:
+    folds = [Slow(clock, 1.0, 1.0), Slow(clock, 1.0, 3.0)]
+    logits = run(folds, float("inf"), (2,))
+    assert [fold.tiles for fold in folds] == [14, 14]
+    assert logits[1] == pytest.approx(torch.full((4, 4, 16), 2.0), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "tiles"),
+    [
+        (1 + 28 * SAFETY, [15, 14]),  # the first fold's tile that is timed, two folds, mirrored
+        (2 + 14 * SAFETY, [9, 7]),  # timed twice, not mirrored
+        (2 + 7 * SAFETY, [9, 0]),
+        (2 + 4 * SAFETY, [6, 0]),  # tiles side by side
+    ],
+)
+def test_what_fits_is_done_and_the_time_is_kept(clock: Clock, left_s: float, tiles: list[int]) -> None:
+    begin = clock.seconds
+    folds = [Slow(clock, 1.0), Slow(clock, 1.0)]
+    logits = run(folds, left_s, (2,))
+    assert [fold.tiles for fold in folds] == tiles
+    assert not logits.isnan().any()
+    assert clock.seconds - begin <= left_s
+
+
+def test_the_plan_and_its_reason_are_one_line(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    run([Slow(clock, 1.0), Slow(clock, 1.0)], 2 + 7 * SAFETY, (2,))
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert "plan: 1 of 2 folds, mirrored along 0 of 1 axes, 7 tiles; a tile takes 1.00 s, everything 28 s" in line
+
+
+def test_tiles_that_slow_down_cut_the_prediction_short(clock: Clock) -> None:
+    class Slowing(Slow):
+        def __call__(self, tile: Tensor) -> Tensor:
+            self.seconds = 1.0 if self.tiles < 3 else 4.0
+            return super().__call__(tile)
+
+    begin = clock.seconds
+    logits = run([Slowing(clock, 1.0)], 12.0)
+    # timed at 1 s a tile; then two at 1 s, and each further takes 4 s: the third of them ends after 15 s
+    assert clock.seconds - begin <= 12.0 + 4.0
+    assert not logits[:, :, :, :8].isnan().any()
+    assert logits[:, :, :, -2:].isnan().all()
+
+
+def test_a_fold_that_is_cut_short_is_left_out(clock: Clock) -> None:
+    class Late(Slow):
+        def __call__(self, tile: Tensor) -> Tensor:
+            self.seconds = 0.0 if self.tiles < 3 else 100.0
+            return super().__call__(tile)
+
+    logits = run([Slow(clock, 1.0, 1.0), Late(clock, 0.0, 5.0)], 1 + 14 * SAFETY)
+    assert (logits[1] == 1.0).all()
+
+
+def test_clicked_tiles_come_first_where_not_all_fit(clock: Clock) -> None:
+    logits = run([Slow(clock, 1.0)], 3.5, first=[(1, 1, 14.0)])
+    assert logits[0, 0, 0].isfinite().tolist() == [False] * 12 + [True] * 4
+
+
+@pytest.mark.parametrize("left_s", [0.0, -3.0, 1.5])
+def test_no_time_gives_none(clock: Clock, left_s: float) -> None:
+    assert run([Slow(clock, 1.0)], left_s) is None
+
+
+class TestMemory:
+    def test_the_cpu_has_one_place(self) -> None:
+        assert list_placements(CPU) == [Placement(CPU, CPU)]
+
+    @pytest.mark.parametrize("failures", [0, 1, 2])
+    def test_the_next_place_needs_less_of_the_device(self, failures: int, caplog: pytest.LogCaptureFixture) -> None:
+        seen: list[Placement] = []
+
+        def work(place: Placement) -> str:
+            seen.append(place)
+            if len(seen) <= failures:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")
+            return "done"
+
+        assert in_memory(work, [], GPU) == "done"
+        assert seen == [Placement(GPU, GPU), Placement(GPU, CPU), Placement(CPU, CPU)][: failures + 1]
+        warnings = [record.getMessage() for record in caplog.records]
+        assert len(warnings) == failures
+        assert all("CUDA out of memory. Tried" in line for line in warnings)
+
+    def test_networks_return_to_the_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        network = nn.Linear(1, 1)
+        moves: list[torch.device] = []
+        monkeypatch.setattr(network, "to", moves.append)
+
+        def work(place: Placement) -> None:
+            if place.network != CPU:
+                raise torch.OutOfMemoryError("full")
+
+        in_memory(work, [network], GPU)
+        assert moves == [CPU, GPU]
+
+    def test_no_memory_anywhere_is_an_error(self) -> None:
+        def work(_: Placement) -> None:
+            raise torch.OutOfMemoryError("full")
+
+        with pytest.raises(BudgetError, match="expected enough memory on meta or the CPU, found on neither: full"):
+            in_memory(work, [], GPU)

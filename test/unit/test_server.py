@@ -1,0 +1,142 @@
+"""The invoke API: what is answered while the models load, while a case runs, and when one fails."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from lesionclick.errors import InputError, ModelError
+from lesionclick.server import STOPPED, Handle, Service, create_app
+
+MASKS = [Path("/output/images/a/1.mha"), Path("/output/images/b/2.mha")]
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., TestClient]]:
+    """Start a service that loads by the given function; its clients are closed at the end."""
+    clients = []
+
+    def start(load: Callable[[], Handle]) -> TestClient:
+        service = Service(load)
+        client = TestClient(create_app(service))
+        client.service = service
+        clients.append(client.__enter__())
+        return client
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+def wait_for_loading(client: TestClient) -> None:
+    client.service.loading.exception(timeout=10)
+
+
+def ready(start: Callable[..., TestClient], handle: Handle) -> TestClient:
+    client = start(lambda: handle)
+    wait_for_loading(client)
+    return client
+
+
+def test_health_is_503_until_the_models_are_loaded(started) -> None:
+    loaded = Event()
+
+    def load() -> Handle:
+        loaded.wait(10)
+        return lambda: MASKS
+
+    client = started(load)
+    assert client.get("/health").status_code == client.post("/invoke").status_code == 503
+    assert client.service.exit_code == STOPPED
+    loaded.set()
+    wait_for_loading(client)
+    assert client.get("/health").status_code == 200
+    assert client.service.exit_code == 0
+
+
+def test_a_case_gives_201_and_the_paths_of_its_masks(started) -> None:
+    answer = ready(started, lambda: MASKS).post("/invoke")
+    assert answer.status_code == 201
+    assert answer.json() == {"masks": ["/output/images/a/1.mha", "/output/images/b/2.mha"]}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "detail", "trace"),
+    [
+        (InputError("ct: expected an image"), 422, "ct: expected an image", False),
+        (ModelError("plans.json: broken"), 500, "plans.json: broken", False),
+        (KeyError("x"), 500, "KeyError: 'x'", True),
+        (RuntimeError("CUDA error: device lost"), 500, "RuntimeError: CUDA error: device lost", True),
+    ],
+)
+def test_a_case_that_fails_says_why_and_leaves_the_server_healthy(
+    started, caplog: pytest.LogCaptureFixture, error: Exception, status: int, detail: str, trace: bool
+) -> None:
+    outcomes: list[Exception | None] = [error, None]
+
+    def handle() -> list[Path]:
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+        return MASKS
+
+    client = ready(started, handle)
+    answer = client.post("/invoke")
+    assert (answer.status_code, answer.json()) == (status, {"detail": detail})
+    (record,) = (one for one in caplog.records if one.levelno == logging.ERROR)
+    assert (record.exc_info is not None) == trace
+    assert client.get("/health").status_code == 200
+    assert client.post("/invoke").status_code == 201
+
+
+def test_a_second_case_while_one_runs_is_refused_and_health_is_answered(started) -> None:
+    running, go_on = Event(), Event()
+
+    def handle() -> list[Path]:
+        running.set()
+        go_on.wait(10)
+        return MASKS
+
+    client = ready(started, handle)
+    answers: list[httpx.Response] = []
+    first = Thread(target=lambda: answers.append(client.post("/invoke")))
+    first.start()
+    running.wait(10)
+    assert client.service.busy
+    assert client.service.exit_code == STOPPED
+    assert client.get("/health").status_code == 200
+    second = client.post("/invoke")
+    assert second.status_code == 409
+    assert "still being handled" in second.json()["detail"]
+    go_on.set()
+    first.join(10)
+    assert answers[0].status_code == 201
+    assert client.post("/invoke").status_code == 201
+
+
+@pytest.mark.parametrize(("error", "code"), [(ModelError("no plans.json"), 2), (OSError("no disk"), 3)])
+def test_models_that_cannot_be_loaded_end_the_server(caplog: pytest.LogCaptureFixture, error, code) -> None:
+    stopped = Event()
+
+    def load() -> Handle:
+        raise error
+
+    service = Service(load, on_failure=stopped.set)
+    assert stopped.wait(10)
+    assert service.exit_code == code
+    assert str(error) in caplog.text
+    with TestClient(create_app(service)) as client:
+        assert (client.get("/health").status_code, client.post("/invoke").status_code) == (500, 500)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/invoke"), ("POST", "/health")])
+def test_other_methods_are_refused(started, method: str, path: str) -> None:
+    assert ready(started, lambda: MASKS).request(method, path).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/health/"])
+def test_there_is_nothing_else_and_no_redirect(started, path: str) -> None:
+    assert ready(started, lambda: MASKS).get(path, follow_redirects=False).status_code == 404
