@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ class ImageFile:
         except OSError as error:
             raise InputError(f"{folder}: expected a folder with one image, found {error}") from error
         if len(names) != 1 or Path(names[0]).suffix.lower() not in _READERS or not names[0].isprintable():
-            expected = f"exactly one file, an image ({', '.join(_READERS)})"
+            expected = f"exactly one file, an image ({', '.join(_READERS)}) with a printable name"
             raise InputError(f"{folder}: expected {expected}, found {len(names)}: {names[:5]}")
         path = locate(input_dir, f"{socket.relative_path}/{names[0]}")
         if not path.is_file():
@@ -168,8 +169,8 @@ def _require_complete(path: Path, n_bytes: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return the end of an ITK message, in one line."""
-    return " ".join(str(error).split("ERROR:")[-1].split())
+    """Return the end of an ITK message, in one line and without the address of ITK's object."""
+    return re.sub(r"^\w+\(0x\w+\): ", "", " ".join(str(error).split("ERROR:")[-1].split()))
 
 
 def require_writable(folder: Path) -> None:
@@ -224,7 +225,9 @@ def write_mask(mask: Volume, path: Path) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (*_ITK_ERRORS, InputError) as error:
+    except InputError as error:
+        raise InputError(f"{path.parent}: expected room for the mask, found a full disk: {error}") from error
+    except _ITK_ERRORS as error:
         raise _unwritable(path.parent, error) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -309,9 +309,11 @@ SURROUNDINGS = (
     Surrounding("weights that are NaN", "exec", "not finite", "exit code 2"),
     Surrounding("model of the other task", "exec", "expected a model of task1", "exit code 2"),
     Surrounding("output is a file", "exec", "expected a folder that user", "exit code 1"),
-    Surrounding("disk full", "exec", "expected a folder that user", "exit code 1"),
-    Surrounding("disk full for a server", "invoke", "expected a folder that user", "status 422, healthy afterwards"),
+    Surrounding("disk full", "exec", "found a full disk", "exit code 1"),
+    Surrounding("disk full for a server", "invoke", "found a full disk", "status 422, healthy afterwards"),
+    Surrounding("disk full in the container", "exec", "found a full disk", "exit code 1"),
     Surrounding("killed while it writes", "exec", "", "killed by signal 9", "no mask, or the whole one"),
+    Surrounding("container killed", "exec", "", "exit code 137"),
     Surrounding("asked to stop in the middle", "exec", "", "killed by signal 15"),
     Surrounding("GPU vanishes", "exec", "CUDA error: unspecified launch failure", "exit code 3"),
     Surrounding(

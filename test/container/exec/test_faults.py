@@ -3,6 +3,7 @@
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,17 @@ from fault_table import FAULTS, Fault, write_good_case
 
 from lesionclick.evaluation.engine import ENGINE_FLAGS, Engine
 
+FILL_AND_RUN = """head -c 4k /dev/zero >/output/other
+python /opt/app/inference.py
+code=$?
+find /output -type f
+exit $code"""
 
-def run(engine: Engine, case: Path, *flags: str) -> tuple[int, str]:
+
+def run(engine: Engine, case: Path, *flags: str, command: Sequence[str] = ()) -> tuple[int, str]:
     """Handle a case with more flags, and return exit code and log."""
-    command = [engine.command, "run", *ENGINE_FLAGS, "-v", f"{case}:/input:ro", *flags, engine.image]
-    job = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    arguments = [engine.command, "run", *ENGINE_FLAGS, "-v", f"{case}:/input:ro", *flags, engine.image, *command]
+    job = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return job.returncode, job.stdout
 
 
@@ -28,10 +35,13 @@ def test_container_ends_with_its_code_and_says_why(fault: Fault, engine: Engine,
     assert len([path for path in output.rglob("*") if path.is_file()]) == (code == 0)
 
 
-def test_full_disk_is_named(engine: Engine, case: Path) -> None:
-    code, log = run(engine, case, "--tmpfs", "/output:size=4k,mode=1777")
-    assert (code, "Traceback" in log) == (1, False), log
-    assert "/output" in log.splitlines()[-1]
+def test_full_disk_is_named(engine: Engine, tmp_path: Path) -> None:
+    case = write_good_case(tmp_path / "input", "task1")
+    disk = ("--tmpfs", "/output:size=4k,mode=1777", "--entrypoint", "sh")
+    code, log = run(engine, case, *disk, command=("-c", FILL_AND_RUN))
+    *_, message, left = log.splitlines()
+    assert (code, left, "Traceback" in log) == (1, "/output/other", False), log
+    assert "found a full disk" in message
 
 
 def test_killed_container_leaves_no_half_mask(engine: Engine, case: Path, output: Path) -> None:
