@@ -1,28 +1,33 @@
 # Builds the algorithm for Grand Challenge: one case in /input, its masks in /output.
 ARG BASE_IMAGE=pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS build
 
 # PyTorch is the base's own, seen through --system-site-packages. The base's Python may be closed to pip (PEP 668),
-# the environment is not. --no-deps: the list is complete, and nothing may bring a second PyTorch.
+# the environment is not. --no-deps: the list is complete, and nothing may bring a second PyTorch. The tests of scipy,
+# pandas and others would be a seventh of the layer.
 COPY requirements.txt /opt/app/
 RUN python3 -m venv --system-site-packages --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python install \
-        --no-cache-dir --no-deps --requirement /opt/app/requirements.txt
-
-# At run time only /output and /tmp are writable. PYTHONUNBUFFERED: the log survives a killed job.
-ENV PATH=/opt/venv/bin:${PATH} \
-    HOME=/tmp \
-    PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+        --no-cache-dir --no-deps --requirement /opt/app/requirements.txt \
+    && find /opt/venv -type d -name tests -prune -exec rm -r {} +
 
 COPY inference.py /opt/app/
 COPY lesionclick /opt/app/lesionclick
 COPY resources /opt/app/resources
 # A checkout may be closed to other users, and the container's user owns nothing.
 RUN chmod -R a+rX,go-w /opt/app \
-    && python -m compileall -q --invalidation-mode unchecked-hash /opt/app \
-    && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lesionclick
+    && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/app
 
+FROM ${BASE_IMAGE}
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/app /opt/app
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lesionclick
+
+# At run time only /output and /tmp are writable. PYTHONUNBUFFERED: the log survives a killed job.
+ENV PATH=/opt/venv/bin:${PATH} \
+    HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
 WORKDIR /opt/app
 USER 10001:10001
 # A package missing from the list is found here, not on the platform; nnU-Net imports these two by name, late.
