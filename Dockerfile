@@ -23,10 +23,12 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/app /opt/app
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lesionclick
 
-# At run time only /output and /tmp are writable. PYTHONUNBUFFERED: the log survives a killed job.
+# At run time only /output and /tmp are writable, and no Python is taken from there (PYTHONNOUSERSITE). PYTHONUNBUFFERED:
+# the log survives a killed job.
 ENV PATH=/opt/venv/bin:${PATH} \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONNOUSERSITE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /opt/app
 USER 10001:10001

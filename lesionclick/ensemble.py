@@ -122,6 +122,8 @@ def predict(
             first_zyx if plan != plans[0] else (),
             lambda: budget.left_s > plan.passes / plan.folds * pass_s,
         )
+        if logits is None and mean is None:
+            return None
         if logits is None or (mean is not None and not torch.equal(logits[0].isnan().cpu(), mean[0].isnan())):
             logger.warning("plan: the time is over, fold %d is left out", folds)
             break

@@ -216,10 +216,10 @@ def segment_lesions(
     percent = np.zeros(grid.shape_zyx, dtype=np.uint8)
     places = {lesion.number: lesion.place_mm for lesion in lesions}
     boxes = dict(_find_boxes(lesions))
-    for lesion in lesions:
+    for index, lesion in enumerate(lesions):
         begin = budget.now()
         if longest_s > budget.left_s:
-            late = [one.number for one in lesions if one.number >= lesion.number]
+            late = [one.number for one in lesions[index:]]
             logger.warning("%s follow-up: no time to look at the lesions %s", followup.region, late)
             break
         window, margin = _look(followup.ct, lesion, boxes.get(lesion.number), model)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lesionclick import longitudinal
+from lesionclick.budget import Budget
 from lesionclick.case import Baseline, Followup, LongitudinalCase
 from lesionclick.images import Grid, Volume
 from lesionclick.interfaces import PRIMARY
@@ -213,6 +214,23 @@ class TestSegment:
         assert mask.array.dtype == np.uint16
         assert labels(mask) == {40_000: 64}
 
+    def test_lesions_that_there_is_no_time_for_get_their_clicked_voxel(self, caplog):
+        class TenSecondsEach(BrightIsLesion):
+            seconds = 0.0
+
+            def predict_margin(self, channels):
+                self.seconds += 10
+                return super().predict_margin(channels)
+
+        model = TenSecondsEach()
+        third = ((10, 25, 12), 4)
+        lesions = [lesion(3, centre(BOX)), lesion(1, centre(OTHER)), lesion(2, centre(third))]
+        lesions.append(lesion(4, centre(third), clicked=False))
+        budget = Budget(25.0, lambda: model.seconds)
+        mask = segment_lesions(followup(BOX, OTHER, third), lesions, model, budget)
+        assert labels(mask) == {1: 64, 2: 1, 3: 64}
+        assert "no time to look at the lesions [2, 4]" in caplog.text
+
     def test_no_lesion_gives_an_empty_mask(self):
         model = BrightIsLesion()
         mask = segment_lesions(followup(BOX), [], model)
@@ -251,6 +269,18 @@ class TestCase:
         masks = segment_followups(LongitudinalCase((legs, chest), (first, second)), BrightIsLesion())
         assert [labels(mask) for mask in masks] == [{2: 64}, {1: 64}]
         assert "belongs to the secondary baseline, overlap 0.90" in caplog.text
+
+    def test_registration_leaves_the_lesions_their_share_of_the_time(self, monkeypatch):
+        times = []
+
+        def register(_before, _after, budget):
+            times.append(budget.left_s)
+            return Shift()
+
+        monkeypatch.setattr(longitudinal, "register", register)
+        case = LongitudinalCase((baseline(BOX), baseline(OTHER, region="secondary")), (followup(BOX),))
+        longitudinal.segment_followups(case, BrightIsLesion(), Budget(101.0, lambda: 0.0))
+        assert times == pytest.approx([30.0, 30.0], abs=0.1)  # 60 % of 100 s, for two pairs
 
     def test_two_baselines_share_one_followup_and_one_baseline_serves_two(self, monkeypatch):
         monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=0.9))

@@ -1,3 +1,4 @@
+import itertools
 import logging
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from scipy import ndimage
 
 from lesionclick import registration
 from lesionclick.alignment import Alignment
+from lesionclick.budget import Budget
 from lesionclick.images import Grid, Volume
 from lesionclick.registration import MIN_OVERLAP, register
 
@@ -271,6 +273,17 @@ def test_diverged_deformation_falls_back_to_the_affine(
     assert record.levelno == logging.WARNING
     assert reason in record.getMessage()
     assert "the affine alignment counts" in record.getMessage()
+
+
+@pytest.mark.parametrize(("left_s", "kind"), [(0.01, "centre"), (3.5, "affine"), (1000.0, "deformable")])
+def test_a_stage_that_there_is_no_time_for_is_left_out(
+    left_s: float, kind: str, deformed: tuple[Volume, Alignment], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seconds pass by steps of 0.2 whenever the clock is read, so that the affine stage may take 0.6 to 3 s."""
+    clock = itertools.count(0.0, 0.2)
+    found = register(body(), deformed[0], Budget(left_s, lambda: next(clock)))
+    assert found.kind == kind
+    assert ("no time for the" in caplog.text) == (kind != "deformable")
 
 
 def test_body_holds_its_lungs_and_both_legs_but_not_the_table() -> None:

@@ -53,6 +53,19 @@ def test_user_is_not_root(engine: Engine) -> None:
     assert int(shell(engine, "id -u")) > 0
 
 
+def test_nothing_in_tmp_is_run_at_start(engine: Engine) -> None:
+    script = """
+        folder=$(python -c 'import site; print(site.getusersitepackages())')
+        mkdir -p "$folder"
+        echo 'print("from", __file__)' >"$folder/usercustomize.py"
+        echo "$folder"
+        python inference.py --help
+    """
+    folder, *log = shell(engine, script).splitlines()
+    assert folder.startswith("/tmp/")
+    assert log[0].startswith("usage:")
+
+
 def test_everything_is_readable_for_any_user(engine: Engine) -> None:
     assert shell(engine, "find /opt/app /opt/venv ! -type l ! -perm -o=r") == ""
 
