@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,6 +31,9 @@ MAX_LITRES = 3000.0
 
 MIN_SPACING_MM = 0.1
 """Smallest voxel size, well below any PET's; less means metres or centimetres."""
+
+MAX_HEADER_BYTES = 2**20
+"""Longest header of a MetaImage, which is some hundred bytes, or some thousand with all that a DICOM header says."""
 
 _READERS = {".mha": "MetaImageIO", ".tif": "TIFFImageIO", ".tiff": "TIFFImageIO"}
 _ITK_ERRORS = (RuntimeError, OSError)
@@ -117,6 +121,9 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 def _read_header(path: Path) -> tuple[Grid, int]:
     """Return grid and bytes per voxel of an image, and refuse what no scan can be before any memory is taken."""
+    if path.suffix.lower() == ".mha":
+        with path.open("rb") as file:
+            _read_meta_fields(file, path)
     reader = _reader(path)
     try:
         reader.ReadImageInformation()
@@ -140,24 +147,41 @@ def _read_header(path: Path) -> tuple[Grid, int]:
     return grid, sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
 
 
+def _read_meta_fields(file: BinaryIO, path: Path) -> dict[str, str]:
+    """Return the header of a MetaImage, with the file at its first voxel, and refuse what ITK would not survive.
+
+    ITK crashes at a number of dimensions that is negative or large. Each line has to be a field, so that ITK sees the
+    same fields: it skips line breaks where a sign or a value is missing.
+    """
+    fields: dict[str, str] = {}
+    value = "-"
+    while "ElementDataFile" not in fields:
+        before, line = value, file.readline(MAX_HEADER_BYTES)
+        key, sign, value = (part.strip() for part in line.decode("ascii", "replace").partition("="))
+        complete = sign and line.endswith(b"\n") and file.tell() <= MAX_HEADER_BYTES
+        if not complete or (key == "ElementDataFile" and not (before and value)):
+            raise InputError(f"{path}: expected an image with a MetaImage header, found {line[:40]!r} in it")
+        if "NDims" in line.decode("ascii", "replace") and (
+            key != "NDims" or key in fields or not re.fullmatch("[1-9]|10", value)
+        ):
+            raise InputError(f"{path}: expected NDims = 3, once, found {line[:40]!r}")
+        fields[key] = value
+    return fields
+
+
 def _require_complete(path: Path, n_bytes: int) -> None:
     """Refuse a MetaImage with voxels in another file, and compressed voxels that are damaged, too few or too many.
 
     ITK would read the first from wherever the header says, and make an image with arbitrary voxels of the second.
     """
-    header: dict[str, str] = {}
     length = 0
     inflate = zlib.decompressobj(wbits=47)  # zlib or gzip, as ITK takes them
     with path.open("rb") as file:
-        for line in file:
-            key, _, value = line.decode("ascii", "replace").partition("=")
-            header[key.strip()] = value.strip()
-            if key.strip() == "ElementDataFile":
-                break
-        data_file = header.get("ElementDataFile")
+        fields = _read_meta_fields(file, path)
+        data_file = fields["ElementDataFile"]
         if data_file not in ("LOCAL", "Local", "local"):
             raise InputError(f"{path}: expected voxels in the file itself (LOCAL), found {data_file!r}")
-        if not header.get("CompressedData", "").startswith(("T", "t", "1")):
+        if not fields.get("CompressedData", "").startswith(("T", "t", "1")):
             return
         try:
             while not inflate.eof and (chunk := file.read(2**16)):

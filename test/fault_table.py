@@ -188,6 +188,12 @@ FAULTS = (
         "found 999700029999",
         container=True,
     ),
+    Fault(
+        "-1 dimensions, with which ITK crashes",
+        "task1",
+        lambda case: change_header(ct_path(case), "NDims", "-1"),
+        "found b'NDims = -1",
+    ),
     Fault("no voxel", "task1", lambda case: change_header(pet_path(case), "DimSize", "0 18 16"), "found 0 in"),
     Fault(
         "voxels of a micrometre",
