@@ -108,6 +108,42 @@ class TestRead:
         with pytest.raises(InputError, match=r"in the file itself \(LOCAL\), found '../../../secret\.raw'"):
             read(tmp_path / "case", PET)
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "NDims = -1",
+            "NDims = 11",
+            "NDims = 99999999999999999999",
+            "NDims = 3.0",
+            "NDims : 3",
+            "NDims ",
+            "XNDims = 3",
+        ],
+    )
+    def test_numbers_of_dimensions_that_itk_does_not_survive_are_refused(self, tmp_path: Path, line: str) -> None:
+        path = pet_path(write_case(tmp_path))
+        path.write_bytes(path.read_bytes().replace(b"NDims = 3", line.encode(), 1))
+        with pytest.raises(
+            InputError, match=r"pet\.mha: expected (NDims = 3, once|an image with a MetaImage header), found"
+        ):
+            read(tmp_path, PET)
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            (b"NDims = 3\n", b"NDims = 3\nNDims = 3\n"),
+            (b"ElementType = MET_FLOAT\n", b"ElementType =\n"),
+            (b"ElementDataFile = LOCAL", b"ElementDataFile =" + b"\n" * 2**20 + b"LOCAL"),
+            (b"BinaryData = True\n", b"Comment = " + b"x" * 2**20 + b"\n"),
+        ],
+        ids=["twice", "value on the next line", "value beyond the header", "long"],
+    )
+    def test_a_header_that_itk_may_see_otherwise_is_refused(self, tmp_path: Path, old: bytes, new: bytes) -> None:
+        path = pet_path(write_case(tmp_path))
+        path.write_bytes(path.read_bytes().replace(old, new, 1))
+        with pytest.raises(InputError, match=r"pet\.mha: expected (NDims = 3|an image with a MetaImage header)"):
+            read(tmp_path, PET)
+
     def test_singular_direction_is_refused(self, tmp_path: Path) -> None:
         change_header(pet_path(write_case(tmp_path)), "TransformMatrix", "1 0 0 0 0 0 0 0 1")
         with pytest.raises(InputError, match="determinant is 0"):
