@@ -2,7 +2,7 @@
 
 python benchmarks/followup.py phantoms --count 6     # digital patients never trained on
 python benchmarks/followup.py real                   # held-out patients of $LESIONCLICK_SHARED/data/sts
-python benchmarks/followup.py large                  # 10 lesions in 512 x 512 x 200 voxels: seconds and memory
+python benchmarks/followup.py large                  # 10 clicked lesions in 512 x 512 x 200 voxels: seconds and memory
 
 Rows: with the follow-up points; without them, the registration telling where to look; with the points but without the
 baseline (no CT, no mask, no point). DSC, detection and errors are means over the lesions that the follow-up shows.
@@ -87,8 +87,8 @@ def compare(cases: Iterator[tuple[str, Visits]], model: LesionModel) -> None:
 
 
 def time_large_case() -> None:
-    """Run the entry point on a case of 512 x 512 x 200 voxels with 10 lesions, and print seconds and peak memory."""
-    phantom = make_phantom(FIRST_SEED, "fdg", lesions=10, spacing_xyz=(2.0, 2.0, 3.0), contrast_agent=True)
+    """Run the entry point on a case of 512 x 512 x 200 voxels with 10 points, and print seconds and peak memory."""
+    phantom = make_phantom(FIRST_SEED, "fdg", lesions=16, spacing_xyz=(2.0, 2.0, 3.0), contrast_agent=True)
     grid = Grid((512, 512, 200), (0.98, 0.98, 3.0))
     size = np.multiply(phantom.ct.grid.size_xyz, phantom.ct.grid.spacing_xyz)
     low = phantom.ct.grid.to_physical([[0, 0, 0]])[0]
