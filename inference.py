@@ -18,15 +18,15 @@ from pathlib import Path
 from time import perf_counter
 
 from lesionclick.budget import DEFAULT_BUDGET_S, Budget
-from lesionclick.case import LongitudinalCase, PetCtCase, mask_path, prepare_output, read_case
 from lesionclick.errors import LesionClickError, ModelError
-from lesionclick.image_files import write_masks
+from lesionclick.grand_challenge.image_files import write_masks
+from lesionclick.grand_challenge.interfaces import TASKS, TUMOR_LESION_SEGMENTATION, Task, find_interface
 from lesionclick.images import Volume
-from lesionclick.interfaces import TASKS, TUMOR_LESION_SEGMENTATION, Task, find_interface
-from lesionclick.longitudinal import segment_followups
-from lesionclick.model import RESOURCES, LesionModel, Model, find_model_folder
-from lesionclick.model_folder import read_task
-from lesionclick.petct import segment
+from lesionclick.longitudinal.session import segment_followups
+from lesionclick.network.model_folder import read_task
+from lesionclick.petct.case import LongitudinalCase, PetCtCase, mask_path, prepare_output, read_case
+from lesionclick.petct.model import RESOURCES, LesionModel, Model, find_model_folder
+from lesionclick.petct.session import segment
 
 logger = logging.getLogger("inference")
 

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lesionclick.case import PetCtCase
-from lesionclick.clicks import BACKGROUND, TUMOR, Click, at_step, clicks_from_indices, indices_zyx
-from lesionclick.evaluation.metrics import Scores, areas, score
+from lesionclick.evaluation.measures import Scores, areas, score
 from lesionclick.images import Grid, Volume
-from lesionclick.model import Model, find_model_folder
-from lesionclick.petct import segment
-from lesionclick.simulation.clicks import official, simulate
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.model import Model, find_model_folder
+from lesionclick.petct.session import segment
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Click, at_step, clicks_from_indices, indices_zyx
 from lesionclick.simulation.phantoms import make_phantom
-from lesionclick.training.embedded import SPACING_XYZ, split_patients
+from lesionclick.simulation.readers import official, simulate
+from lesionclick.training.datasets import SPACING_XYZ, split_patients
 
 FRESH_SEED = 1_000_000
 """First seed of the phantoms here; those of training count from 0."""

@@ -24,9 +24,9 @@ import SimpleITK as sitk
 import torch
 
 from lesionclick.budget import Budget
-from lesionclick.clicks import write_clicks
 from lesionclick.images import Grid, Volume
-from lesionclick.model import RESOURCES, Model
+from lesionclick.petct.model import RESOURCES, Model
+from lesionclick.prompts.points import write_clicks
 
 BUDGETS_S = (5, 10, 20, 40, 75, 150, 300, 600)
 FOLDS = 5

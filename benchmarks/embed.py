@@ -7,7 +7,7 @@ python benchmarks/embed.py task2 --sts ../shared/data/sts --output out/embed2 --
 import argparse
 from pathlib import Path
 
-from lesionclick.training.embedded import build_dataset, build_longitudinal_dataset
+from lesionclick.training.datasets import build_dataset, build_longitudinal_dataset
 from lesionclick.training.train import train
 
 PHANTOMS = {"task1": 120, "task2": 64}

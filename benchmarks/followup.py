@@ -25,11 +25,11 @@ from lesionclick.evaluation.jobs import read_volume
 from lesionclick.evaluation.lesions import Lesion, score_lesions, summarise
 from lesionclick.evaluation.samples import Visits, make_visits, phantom_visits, write_followup_sample
 from lesionclick.images import Grid, Volume
-from lesionclick.longitudinal import find_lesions, segment_lesions
-from lesionclick.model import LesionModel, find_model_folder
-from lesionclick.registration import register
+from lesionclick.longitudinal.registration import register
+from lesionclick.longitudinal.session import find_lesions, segment_lesions
+from lesionclick.petct.model import LesionModel, find_model_folder
 from lesionclick.simulation.phantoms import make_phantom
-from lesionclick.training.embedded import split_patients
+from lesionclick.training.datasets import split_patients
 
 FIRST_SEED = 8_000_000
 """Seeds from here on are not among those of the training."""

@@ -16,9 +16,9 @@ from time import monotonic
 
 import numpy as np
 
-from lesionclick.case import read_case
 from lesionclick.errors import InputError
 from lesionclick.evaluation.samples import phantom_visits, write_followup_sample, write_sample
+from lesionclick.petct.case import read_case
 from lesionclick.simulation.phantoms import make_phantom
 
 HOSTILE = (

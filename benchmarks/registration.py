@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick.images import Grid, Volume
-from lesionclick.registration import register
+from lesionclick.longitudinal.registration import register
 from lesionclick.simulation.phantoms import make_phantom
 
 ROTATION_DEGREES = 5.0

@@ -19,13 +19,13 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 
-from model_folder import write_model_folder  # noqa: E402
+from helpers.model_folder import write_model_folder  # noqa: E402
 
 import inference  # noqa: E402  (beside the package, not in it)
-from lesionclick.case import PetCtCase  # noqa: E402
-from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx  # noqa: E402
 from lesionclick.images import Volume  # noqa: E402
-from lesionclick.prompts import OFFICIAL_BASELINE, encode  # noqa: E402
+from lesionclick.petct.case import PetCtCase  # noqa: E402
+from lesionclick.prompts.encodings import OFFICIAL_BASELINE, encode  # noqa: E402
+from lesionclick.prompts.points import BACKGROUND, TUMOR, indices_zyx  # noqa: E402
 
 
 def write_channels(case: PetCtCase, folder: Path) -> None:

@@ -21,7 +21,7 @@ from lesionclick.errors import InputError, LesionClickError
 if TYPE_CHECKING:
     from lesionclick.evaluation.followup_replay import FollowupReplay
     from lesionclick.evaluation.jobs import Run
-    from lesionclick.evaluation.metrics import Scores
+    from lesionclick.evaluation.measures import Scores
     from lesionclick.evaluation.replay import Replay
     from lesionclick.images import Volume
 
@@ -191,7 +191,7 @@ def _runner(options: argparse.Namespace, cases: Sequence[Path]) -> Iterator[tupl
             yield engine, where
         return
 
-    from lesionclick.interfaces import find_interface
+    from lesionclick.grand_challenge.interfaces import find_interface
 
     # the entry point is a script beside the package, not a module of it
     spec = importlib.util.spec_from_file_location("inference", ROOT / "inference.py")
@@ -233,13 +233,13 @@ def _cell(value: float, digits: int) -> str:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from lesionclick.evaluation import metrics
+    from lesionclick.evaluation import measures
     from lesionclick.evaluation.jobs import read_volume
 
     label, prediction = _read_pair(options.label, options.prediction, "label", "prediction")
     grid = read_volume(options.label).grid
-    values = asdict(metrics.score(label.array, prediction.array, grid.voxel_ml))
-    values |= asdict(metrics.surface_distances(label.array, prediction.array, grid.spacing_zyx))
+    values = asdict(measures.score(label.array, prediction.array, grid.voxel_ml))
+    values |= asdict(measures.surface_distances(label.array, prediction.array, grid.spacing_zyx))
     print(json.dumps({name: None if math.isnan(value) else value for name, value in values.items()}, indent=2))
     return 0
 
@@ -271,7 +271,7 @@ def _phantom(options: argparse.Namespace) -> int:
 
 def _courses(options: argparse.Namespace) -> int:
     from lesionclick.evaluation.samples import phantom_visits, write_followup_sample
-    from lesionclick.interfaces import PRIMARY, SECONDARY
+    from lesionclick.grand_challenge.interfaces import PRIMARY, SECONDARY
 
     views = [(PRIMARY, options.field_of_view)] + ([(SECONDARY, options.secondary)] if options.secondary else [])
     visits = [
@@ -301,8 +301,8 @@ def _convert(options: argparse.Namespace) -> int:
 def _clicks(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from lesionclick.clicks import clicks_from_indices, write_clicks
-    from lesionclick.simulation.clicks import official, simulate
+    from lesionclick.prompts.points import clicks_from_indices, write_clicks
+    from lesionclick.simulation.readers import official, simulate
 
     label, pet = _read_pair(options.label, options.pet, "label", "PET")
     truth = label.array > 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lesionclick.errors import InputError
-from lesionclick.evaluation import metrics
+from lesionclick.evaluation import measures
 from lesionclick.evaluation.followup_replay import FollowupReplay
 from lesionclick.evaluation.replay import Replay
 
@@ -58,7 +58,7 @@ def scores_of(replays: Iterable[Replay | FollowupReplay]) -> Scores:
     return scores
 
 
-def _values(scores: metrics.Scores) -> dict[str, float | None]:
+def _values(scores: measures.Scores) -> dict[str, float | None]:
     return {measure: _value(getattr(scores, measure)) for measure in MEASURES}
 
 

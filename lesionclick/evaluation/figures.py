@@ -14,10 +14,10 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx
 from lesionclick.evaluation.jobs import read_volume
 from lesionclick.evaluation.replay import Replay, Step
 from lesionclick.images import Grid
+from lesionclick.prompts.points import BACKGROUND, TUMOR, indices_zyx
 
 SUV_WINDOW = (0.0, 10.0)
 

@@ -18,8 +18,6 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.case import Baseline, Points
-from lesionclick.clicks import points_from_indices
 from lesionclick.evaluation.figures import (
     CORONAL,
     GAP_MM,
@@ -35,6 +33,8 @@ from lesionclick.evaluation.figures import (
 from lesionclick.evaluation.followup_replay import FollowupReplay
 from lesionclick.evaluation.jobs import read_volume
 from lesionclick.images import Volume
+from lesionclick.petct.case import Baseline, Points
+from lesionclick.prompts.points import points_from_indices
 
 HU_WINDOW = (-160.0, 240.0)
 """A usual window for soft tissue: 400 HU wide around 40 HU."""

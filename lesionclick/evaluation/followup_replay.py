@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lesionclick.case import LongitudinalCase
-from lesionclick.clicks import Click
 from lesionclick.errors import InputError
 from lesionclick.evaluation.jobs import Output, Run, read_volume, run_job
 from lesionclick.evaluation.lesions import Lesion, Summary, score_lesions, score_together, summarise, volumes_ml
-from lesionclick.evaluation.metrics import Scores
+from lesionclick.evaluation.measures import Scores
+from lesionclick.grand_challenge.interfaces import REGIONS, Socket
 from lesionclick.images import Volume, require_same_grid
-from lesionclick.interfaces import REGIONS, Socket
+from lesionclick.petct.case import LongitudinalCase
+from lesionclick.prompts.points import Click
 
 logger = logging.getLogger(__name__)
 

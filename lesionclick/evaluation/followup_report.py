@@ -17,8 +17,8 @@ from lesionclick.evaluation.followup_figures import (
 from lesionclick.evaluation.followup_replay import STEPS, FollowupReplay, volumes_then
 from lesionclick.evaluation.lesions import CHANGE_SHARE, Summary, status, summarise, volumes_ml
 from lesionclick.evaluation.markup import UNDEFINED, bar, circle, cross, legend, number, patch, picture, table
-from lesionclick.evaluation.metrics import Scores
-from lesionclick.interfaces import REGIONS
+from lesionclick.evaluation.measures import Scores
+from lesionclick.grand_challenge.interfaces import REGIONS
 
 INTRODUCTION = """<p>In Task 2 every step sees the baseline with its mask and points. Step 0 sees no point of the
 follow-up, step 1 sees one for each lesion, as far as the case has them.</p>"""

@@ -16,11 +16,11 @@ from time import perf_counter
 
 import SimpleITK as sitk
 
-from lesionclick.case import mask_path
-from lesionclick.clicks import Click, write_clicks
 from lesionclick.errors import InputError, LesionClickError
+from lesionclick.grand_challenge.interfaces import LISTING, Socket
 from lesionclick.images import Grid, Volume, require_same_grid
-from lesionclick.interfaces import LISTING, Socket
+from lesionclick.petct.case import mask_path
+from lesionclick.prompts.points import Click, write_clicks
 
 Run = Callable[[Path, Path], object]
 """Handles the case in the first folder and leaves its masks in the second, or raises."""

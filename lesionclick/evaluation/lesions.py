@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionclick.evaluation import metrics
+from lesionclick.evaluation import measures
 
 Labels: TypeAlias = NDArray[np.integer]
 
@@ -154,7 +154,7 @@ def status(then_ml: float, now_ml: float) -> Status:
     return "grown" if change > 0 else "shrunk"
 
 
-def score_together(masks: Iterable[tuple[Labels, Labels, float]]) -> metrics.Scores:
+def score_together(masks: Iterable[tuple[Labels, Labels, float]]) -> measures.Scores:
     """Compute the challenge's three scores over all masks of a case as if they were one image.
 
     Parameters
@@ -176,16 +176,16 @@ def score_together(masks: Iterable[tuple[Labels, Labels, float]]) -> metrics.Sco
     shared_ml = both_ml = fpv_ml = fnv_ml = 0.0
     any_lesion = False
     for label, found, voxel_ml in masks:
-        fpv_ml += metrics.false_positive_volume_ml(label, found, voxel_ml)
+        fpv_ml += measures.false_positive_volume_ml(label, found, voxel_ml)
         n_true, n_found = np.count_nonzero(label), np.count_nonzero(found)
         shared_ml += np.count_nonzero((label > 0) & (found > 0)) * voxel_ml
         both_ml += (n_true + n_found) * voxel_ml
         if n_true:
             any_lesion = True
-            fnv_ml += metrics.false_negative_volume_ml(label, found, voxel_ml)
+            fnv_ml += measures.false_negative_volume_ml(label, found, voxel_ml)
     if not any_lesion:
-        return metrics.Scores(math.nan, fpv_ml, math.nan)
-    return metrics.Scores(2 * shared_ml / both_ml, fpv_ml, fnv_ml)
+        return measures.Scores(math.nan, fpv_ml, math.nan)
+    return measures.Scores(2 * shared_ml / both_ml, fpv_ml, fnv_ml)
 
 
 def volumes_ml(mask: Labels, voxel_ml: float) -> dict[int, float]:

@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lesionclick.case import PetCtCase
-from lesionclick.clicks import Click, at_step, clicks_from_indices
 from lesionclick.errors import InputError
 from lesionclick.evaluation import followup_replay
 from lesionclick.evaluation.followup_replay import FollowupReplay
 from lesionclick.evaluation.jobs import Output, Run, read_volume, run_job
-from lesionclick.evaluation.metrics import Scores, score
+from lesionclick.evaluation.measures import Scores, score
+from lesionclick.grand_challenge.interfaces import LESION_CLICKS, TUMOR_LESION_SEGMENTATION, find_interface
 from lesionclick.images import Volume, require_same_grid
-from lesionclick.interfaces import LESION_CLICKS, TUMOR_LESION_SEGMENTATION, find_interface
-from lesionclick.simulation.clicks import corrective_pair
+from lesionclick.petct.case import PetCtCase
+from lesionclick.prompts.points import Click, at_step, clicks_from_indices
+from lesionclick.simulation.readers import corrective_pair
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ STEPS = tuple(range(11))
 """The challenge's steps: step 0 has no click, step 10 has ten of each kind."""
 
 _RULES = re.compile(r"rules: corrected (\d+) of \d+ tumour and (\d+) of \d+ background clicks, removed (\d+) unmarked")
-"""The line in which `lesionclick.petct` logs how often its rules acted."""
+"""The line in which `lesionclick.petct.session` logs how often its rules acted."""
 
 
 @dataclass(frozen=True)

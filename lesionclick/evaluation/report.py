@@ -10,13 +10,13 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from lesionclick.clicks import BACKGROUND, TUMOR
 from lesionclick.evaluation import figures, followup_report
 from lesionclick.evaluation.expected import scores_of, write_scores
 from lesionclick.evaluation.followup_replay import FollowupReplay
 from lesionclick.evaluation.markup import UNDEFINED, bar, circle, cross, legend, number, patch, picture, table
-from lesionclick.evaluation.metrics import Scores, areas
+from lesionclick.evaluation.measures import Scores, areas
 from lesionclick.evaluation.replay import STEPS, Replay, Step
+from lesionclick.prompts.points import BACKGROUND, TUMOR
 
 SHOWN_STEPS = (0, 1, 5, 10)
 """Steps whose projections are shown."""

@@ -12,13 +12,13 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from lesionclick.case import Baseline, Followup, Points
-from lesionclick.clicks import Click, clicks_from_indices, points_from_indices, write_clicks
+from lesionclick.grand_challenge.interfaces import PRIMARY, REGIONS, Region, Socket
 from lesionclick.images import Volume
-from lesionclick.interfaces import PRIMARY, REGIONS, Region, Socket
-from lesionclick.simulation.clicks import simulate
-from lesionclick.simulation.followup import make_pair
+from lesionclick.petct.case import Baseline, Followup, Points
+from lesionclick.prompts.points import Click, clicks_from_indices, points_from_indices, write_clicks
+from lesionclick.simulation.courses import make_pair
 from lesionclick.simulation.phantoms import Phantom, make_phantom
+from lesionclick.simulation.readers import simulate
 
 PET_STEP_SUV = 1 / 128
 """The PET is rounded to multiples of this, far below its noise, so that its file compresses."""

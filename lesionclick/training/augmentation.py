@@ -11,8 +11,8 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, Im
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts import PromptSpec, encode
-from lesionclick.simulation.clicks import corrective_pair, simulate
+from lesionclick.prompts.encodings import PromptSpec, encode
+from lesionclick.simulation.readers import corrective_pair, simulate
 
 MOST_CLICKS = 10
 """Largest number of simulated clicks of each kind, as in the challenge."""

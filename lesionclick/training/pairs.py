@@ -9,9 +9,9 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from numpy.typing import NDArray
 
-from lesionclick.patches import Patch, choose_zoom
-from lesionclick.prompts import PromptSpec, encode_pair
-from lesionclick.simulation.followup import Pair, draw_course, make_pair
+from lesionclick.longitudinal.patches import Patch, choose_zoom
+from lesionclick.prompts.encodings import PromptSpec, encode_pair
+from lesionclick.simulation.courses import Pair, draw_course, make_pair
 
 PROPAGATED_SHARE = 0.4
 """Share of the follow-up points that are as far off as a registration leaves them; the others were clicked."""
@@ -32,8 +32,8 @@ _MARGIN = 1.2
 class MakePair(BasicTransform):  # type: ignore[misc]
     """Turn a crop around a lesion into the channels of its baseline and follow-up, and the follow-up's mask.
 
-    Channels: follow-up CT, baseline CT, and those of `lesionclick.prompts.encode_pair`. The crop, in the network's
-    voxels, should be of `crop_size`; the lesion nearest to its centre counts.
+    Channels: follow-up CT, baseline CT, and those of `lesionclick.prompts.encodings.encode_pair`. The crop, in the
+    network's voxels, should be of `crop_size`; the lesion nearest to its centre counts.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lesionclick.prompts import PromptSpec
+from lesionclick.prompts.encodings import PromptSpec
 
 FIELDS = PromptSpec(
     encoding="fields", stage="network", radius=6.0, unit="mm", reach_mm=30.0, readers="challenge", survey=True

@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import nn
 
 from lesionclick.errors import InputError, ModelError
-from lesionclick.model_folder import read_checkpoints
+from lesionclick.network.model_folder import read_checkpoints
 from lesionclick.training.plans import RECIPES, adapt_plans
 
 _LOG = logging.getLogger(__name__)

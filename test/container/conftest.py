@@ -7,7 +7,7 @@ import pytest
 
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.jobs import lay_out
-from lesionclick.interfaces import LESION_CLICKS
+from lesionclick.grand_challenge.interfaces import LESION_CLICKS
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,7 +2,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from entry_point import Server, start
+from helpers.entry_point import Server, start
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from entry_point import Server, files_in, run
-from fault_table import FAULTS, Fault, write_good_case
+from helpers.entry_point import Server, files_in, run
+from helpers.fault_table import FAULTS, Fault, write_good_case
 
 faults = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 

@@ -14,16 +14,16 @@ from threading import Thread
 import pytest
 import SimpleITK as sitk
 import torch
-from case_folder import images, write_case
-from entry_point import ROOT, Server, files_in, run, start
-from fault_table import SURROUNDINGS, Surrounding, table, write_good_case
+from helpers.case_folder import images, write_case
+from helpers.entry_point import ROOT, Server, files_in, run, start
+from helpers.fault_table import SURROUNDINGS, Surrounding, table, write_good_case
 
 ROWS = {row.name: row for row in SURROUNDINGS}
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 LOST_GPU = """
 import torch
 def lose(*_): raise RuntimeError("CUDA error: unspecified launch failure")
-import lesionclick.sliding_window as s
+import lesionclick.network.tiles as s
 keep, s.average_flips = s.average_flips, lose
 """
 TINY_DISK_BYTES = 100

@@ -14,8 +14,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from case_folder import CT_NAME, change_header, ct_path, pet_path, write_case
-from model_folder import write_model_folder
+from helpers.case_folder import CT_NAME, change_header, ct_path, pet_path, write_case
+from helpers.model_folder import write_model_folder
 
 from lesionclick.errors import InputError
 

@@ -11,8 +11,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from case_folder import write_case
-from longitudinal_folder import (
+from helpers.case_folder import write_case
+from helpers.longitudinal_folder import (
     FOLLOWUP_POINTS,
     baseline_ct,
     baseline_mask,
@@ -23,10 +23,10 @@ from longitudinal_folder import (
     write_followup,
     write_longitudinal_case,
 )
-from model_folder import write_model_folder
+from helpers.model_folder import write_model_folder
 
-from lesionclick.interfaces import PRIMARY, SECONDARY, Region
-from lesionclick.prompts import PromptSpec
+from lesionclick.grand_challenge.interfaces import PRIMARY, SECONDARY, Region
+from lesionclick.prompts.encodings import PromptSpec
 
 SCRIPT = Path(__file__).parents[2] / "inference.py"
 PAIR = PromptSpec(encoding="pair", stage="network", radius=10.0, unit="mm", reach_mm=8.0)

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from model_folder import write_model_folder
+from helpers.model_folder import write_model_folder
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.clicks import BACKGROUND, TUMOR, Click
 from lesionclick.images import Grid, Volume
-from lesionclick.model import Model
-from lesionclick.prompts import OFFICIAL_BASELINE
+from lesionclick.petct.model import Model
+from lesionclick.prompts.encodings import OFFICIAL_BASELINE
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Click
 
 CPU = torch.device("cpu")
 CLICKS = (

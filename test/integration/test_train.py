@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from model_folder import write_model_folder
+from helpers.model_folder import write_model_folder
 from nnunetv2.training.dataloading import nnunet_dataset
 
-from lesionclick.case import PetCtCase
-from lesionclick.clicks import clicks_from_indices
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation.samples import make_visits
-from lesionclick.longitudinal import Lesion, segment_lesions
-from lesionclick.model import LesionModel, Model
-from lesionclick.model_folder import read_model_folder
-from lesionclick.petct import segment
-from lesionclick.prompts import PromptSpec
-from lesionclick.simulation.clicks import simulate
+from lesionclick.longitudinal.session import Lesion, segment_lesions
+from lesionclick.network.model_folder import read_model_folder
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.model import LesionModel, Model
+from lesionclick.petct.session import segment
+from lesionclick.prompts.encodings import PromptSpec
+from lesionclick.prompts.points import clicks_from_indices
 from lesionclick.simulation.phantoms import make_phantom
+from lesionclick.simulation.readers import simulate
 from lesionclick.training.train import balance_lesions, export_model, take_weights, train
 
 

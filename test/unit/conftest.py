@@ -2,8 +2,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from model_folder import write_model_folder
-from tiny_phantom import tiny_phantom
+from helpers.model_folder import write_model_folder
+from helpers.tiny_phantom import tiny_phantom
 
 from lesionclick.evaluation.samples import write_sample
 

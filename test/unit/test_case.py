@@ -4,14 +4,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from case_folder import CLICKS, CT_NAME, PET_NAME, SIZE_XYZ, change_header, ct_path, images, pet_path, write_case
-from longitudinal_folder import write_longitudinal_case
+from helpers.case_folder import (
+    CLICKS,
+    CT_NAME,
+    PET_NAME,
+    SIZE_XYZ,
+    change_header,
+    ct_path,
+    images,
+    pet_path,
+    write_case,
+)
+from helpers.longitudinal_folder import write_longitudinal_case
 
-from lesionclick.case import LongitudinalCase, PetCtCase, mask_path, prepare_output, read_case
-from lesionclick.clicks import TUMOR, Click
 from lesionclick.errors import InputError
+from lesionclick.grand_challenge.interfaces import PRIMARY, SECONDARY, TUMOR_LESION_SEGMENTATION
 from lesionclick.images import Grid
-from lesionclick.interfaces import PRIMARY, SECONDARY, TUMOR_LESION_SEGMENTATION
+from lesionclick.petct.case import LongitudinalCase, PetCtCase, mask_path, prepare_output, read_case
+from lesionclick.prompts.points import TUMOR, Click
 
 
 def with_voxel(image: sitk.Image, value: float) -> sitk.Image:

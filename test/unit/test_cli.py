@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from longitudinal_folder import FOLLOWUP_XYZ, followup_ct, on_grid_of, write_longitudinal_case
-from model_folder import write_model_folder
-from tiny_phantom import tiny_phantom
+from helpers.longitudinal_folder import FOLLOWUP_XYZ, followup_ct, on_grid_of, write_longitudinal_case
+from helpers.model_folder import write_model_folder
+from helpers.tiny_phantom import tiny_phantom
 
 from lesionclick import cli
-from lesionclick.case import LongitudinalCase, PetCtCase
 from lesionclick.cli import main
-from lesionclick.clicks import BACKGROUND, TUMOR, read_clicks
 from lesionclick.evaluation.jobs import read_volume
+from lesionclick.petct.case import LongitudinalCase, PetCtCase
+from lesionclick.prompts.points import BACKGROUND, TUMOR, read_clicks
 
 ENGINE = """#!/bin/sh
 [ "$1" = run ] || exit 1

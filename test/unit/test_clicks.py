@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lesionclick.clicks import (
+from lesionclick.errors import InputError
+from lesionclick.prompts.points import (
     BACKGROUND,
     MAX_BYTES,
     MAX_LESION,
@@ -23,7 +24,6 @@ from lesionclick.clicks import (
     warn_about_clicks,
     write_clicks,
 )
-from lesionclick.errors import InputError
 
 SHAPE = (30, 20, 10)
 

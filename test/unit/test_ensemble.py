@@ -8,10 +8,10 @@ import torch
 from test_budget import Clock
 from torch import Tensor, nn
 
-from lesionclick import ensemble
 from lesionclick.budget import SAFETY, Budget
-from lesionclick.ensemble import Placement, in_memory, list_placements
 from lesionclick.errors import BudgetError
+from lesionclick.network import ensemble
+from lesionclick.network.ensemble import Placement, in_memory, list_placements
 
 PATCH = (4, 4, 4)
 DATA = torch.ones(1, 4, 4, 16)

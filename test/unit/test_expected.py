@@ -3,14 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from lesionclick.case import LongitudinalCase
 from lesionclick.errors import InputError
 from lesionclick.evaluation import expected
 from lesionclick.evaluation.followup_replay import FollowupReplay, FollowupStep
 from lesionclick.evaluation.lesions import Lesion
-from lesionclick.evaluation.metrics import Scores
+from lesionclick.evaluation.measures import Scores
 from lesionclick.evaluation.replay import Replay, Step
 from lesionclick.images import Grid, Volume
+from lesionclick.petct.case import LongitudinalCase
 
 BAD_STEP = '{"a": {"first": {"dsc": 1, "fpv_ml": 0, "fnv_ml": 0}}}'
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from longitudinal_folder import (
+from helpers.longitudinal_folder import (
     FOLLOWUP_POINTS,
     baseline_mask,
     followup_ct,
@@ -17,16 +17,16 @@ from longitudinal_folder import (
     write_points,
 )
 
-from lesionclick.case import LongitudinalCase, mask_path
-from lesionclick.clicks import read_lesion_points
 from lesionclick.errors import InputError
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.followup_replay import replay_case, volumes_then
 from lesionclick.evaluation.jobs import ReplayError, find_cases, lay_out, read_volume
 from lesionclick.evaluation.replay import replay_cases
-from lesionclick.image_files import write_mask
+from lesionclick.grand_challenge.image_files import write_mask
+from lesionclick.grand_challenge.interfaces import PRIMARY, REGIONS, SECONDARY
 from lesionclick.images import Volume
-from lesionclick.interfaces import PRIMARY, REGIONS, SECONDARY
+from lesionclick.petct.case import LongitudinalCase, mask_path
+from lesionclick.prompts.points import read_lesion_points
 
 VOXEL_ML = 3.5 * 3.5 * 4 / 1000
 PLACES = {number: tuple(map(round, point)) for number, point in FOLLOWUP_POINTS.items()}
@@ -219,7 +219,7 @@ def swap(output_dir: Path) -> None:
         (lambda output: masks_of(output)[0].unlink(), "output: expected exactly"),
         (lambda output: masks_of(output)[1].unlink(), "output: expected exactly"),
         (swap, "output: expected exactly"),
-        (lambda output: (output / "metrics.json").touch(), "metrics.json"),
+        (lambda output: (output / "measures.json").touch(), "measures.json"),
         (lambda output: rewrite(masks_of(output)[1], sitk.sitkInt16), "16-bit signed"),
         (lambda output: rewrite(masks_of(output)[0], sitk.sitkFloat32), "float"),
         (lambda output: move(masks_of(output)[1]), "mask and follow-up CT"),

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from case_folder import change_header, ct_path, images, pet_path, write_case
+from helpers.case_folder import change_header, ct_path, images, pet_path, write_case
 
 from lesionclick.errors import InputError
-from lesionclick.image_files import MAX_VOXELS, ImageFile, require_writable, write_mask, write_masks
+from lesionclick.grand_challenge.image_files import MAX_VOXELS, ImageFile, require_writable, write_mask, write_masks
+from lesionclick.grand_challenge.interfaces import CT, PET, Socket
 from lesionclick.images import Grid, Volume
-from lesionclick.interfaces import CT, PET, Socket
 
 MASK = Volume(np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 2, Grid((4, 3, 2), (2.0, 2.5, 3.0), (1.0, 2.0, 3.0)))
 

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from lesionclick.errors import InputError
-from lesionclick.interfaces import INTERFACES, PRIMARY, SECONDARY, Interface, find_interface, interfaces_of, locate
+from lesionclick.grand_challenge.interfaces import (
+    INTERFACES,
+    PRIMARY,
+    SECONDARY,
+    Interface,
+    find_interface,
+    interfaces_of,
+    locate,
+)
 
 (PET_CT,) = interfaces_of("task1")
 FOLLOW_UPS = interfaces_of("task2")

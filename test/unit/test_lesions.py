@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lesionclick.evaluation import metrics
+from lesionclick.evaluation import measures
 from lesionclick.evaluation.lesions import score_lesions, score_together, status, summarise, volumes_ml
 
 SPACING_ZYX = (5.0, 2.0, 1.0)
@@ -113,7 +113,7 @@ def test_status(then, now, word):
 def test_one_mask_has_the_challenges_scores():
     """The numbers of the lesions do not count: what lesion 7 finds of lesion 300 is found."""
     label, found = masks()
-    assert score_together([(label, found, 0.01)]) == metrics.score(label, found, 0.01)
+    assert score_together([(label, found, 0.01)]) == measures.score(label, found, 0.01)
     assert score_together([(label, found, 0.01)]).dsc == pytest.approx(2 * 5 / (13 + 14))
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lesionclick import longitudinal
 from lesionclick.budget import Budget
-from lesionclick.case import Baseline, Followup, LongitudinalCase
+from lesionclick.grand_challenge.interfaces import PRIMARY
 from lesionclick.images import Grid, Volume
-from lesionclick.interfaces import PRIMARY
-from lesionclick.longitudinal import Lesion, find_lesions, segment_followups, segment_lesions
-from lesionclick.prompts import PromptSpec
+from lesionclick.longitudinal import session as longitudinal
+from lesionclick.longitudinal.session import Lesion, find_lesions, segment_followups, segment_lesions
+from lesionclick.petct.case import Baseline, Followup, LongitudinalCase
+from lesionclick.prompts.encodings import PromptSpec
 
 GRID = Grid((40, 36, 20), (2.0, 2.0, 3.0), (-40.0, -36.0, 50.0))
 TISSUE, BRIGHT = 40.0, 100.0

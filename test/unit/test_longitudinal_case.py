@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from longitudinal_folder import (
+from helpers.longitudinal_folder import (
     BASELINE_XYZ,
     FOLLOWUP_POINTS,
     POINTS,
@@ -19,10 +19,10 @@ from longitudinal_folder import (
     write_points,
 )
 
-from lesionclick.case import Baseline, LongitudinalCase, read_case
 from lesionclick.errors import InputError
+from lesionclick.grand_challenge.interfaces import PRIMARY, REGIONS, SECONDARY, Region
 from lesionclick.images import Grid
-from lesionclick.interfaces import PRIMARY, REGIONS, SECONDARY, Region
+from lesionclick.petct.case import Baseline, LongitudinalCase, read_case
 
 OUTSIDE = (20.0, 6.0, 7.0)  # the first voxel beyond the baseline's end
 

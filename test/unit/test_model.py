@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_folder import write_checkpoint, write_model_folder
+from helpers.model_folder import write_checkpoint, write_model_folder
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-from lesionclick import ensemble
-from lesionclick import model as model_module
-from lesionclick.clicks import BACKGROUND, TUMOR, Click
 from lesionclick.images import Grid, Volume
-from lesionclick.model import OUTSIDE_MARGIN, Model, find_model_folder
-from lesionclick.prompts import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec
+from lesionclick.network import ensemble
+from lesionclick.petct import model as model_module
+from lesionclick.petct.model import OUTSIDE_MARGIN, Model, find_model_folder
+from lesionclick.prompts.encodings import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Click
 
 CPU = torch.device("cpu")
 PATCH = (16, 16, 16)
@@ -208,7 +208,7 @@ class TestSurvey:
             margin = torch.where(torch.arange(width) < width / 2, 30.0 - width, width - 30.0)
             return torch.stack([torch.zeros(data.shape[1:]), margin.expand(data.shape[1:])])
 
-        monkeypatch.setattr(ensemble.sliding_window, "predict", predict)
+        monkeypatch.setattr(ensemble.tiles, "predict", predict)
         model = self.model(tmp_path, survey=True)
         ct, pet = ct_and_pet((30, 30, 30), (4.0, 4.0, 4.0))
         margin = model.predict_margin(ct, pet, ()).array
@@ -245,26 +245,26 @@ class TestBody:
 
     def test_only_the_box_around_the_body_is_tiled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shapes = []
-        predict = model_module.sliding_window.predict
+        predict = model_module.tiles.predict
 
         def spy(network: Any, data: torch.Tensor, *args: Any) -> torch.Tensor:
             shapes.append(tuple(data.shape[1:]))
             return predict(network, data, *args)
 
-        monkeypatch.setattr(model_module.sliding_window, "predict", spy)
+        monkeypatch.setattr(model_module.tiles, "predict", spy)
         network_stage(tmp_path).predict_margin(*self.patient(), ())
         # 12 slices of tissue and the neighbour that interpolation needs are 13, padded to the patch of 16
         assert shapes == [(16, 20, 20)]
 
     def test_click_channels_are_made_on_the_padded_grid(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
-        predict = model_module.sliding_window.predict
+        predict = model_module.tiles.predict
 
         def spy(network: Any, data: torch.Tensor, *args: Any) -> torch.Tensor:
             seen.append(data)
             return predict(network, data, *args)
 
-        monkeypatch.setattr(model_module.sliding_window, "predict", spy)
+        monkeypatch.setattr(model_module.tiles, "predict", spy)
         fields = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm")
         folder = write_model_folder(tmp_path / "model", prompt=fields, patch_size=PATCH, spacing_zyx=(3.0, 3.0, 3.0))
         ct, pet = ct_and_pet((16, 16, 12), (3.0, 3.0, 3.0))

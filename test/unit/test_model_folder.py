@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_folder import checkpoint_of, write_checkpoint
+from helpers.model_folder import checkpoint_of, write_checkpoint
 
 from lesionclick.errors import ModelError
-from lesionclick.model import Model
-from lesionclick.prompts import OFFICIAL_BASELINE
+from lesionclick.petct.model import Model
+from lesionclick.prompts.encodings import OFFICIAL_BASELINE
 
 CPU = torch.device("cpu")
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lesionclick.simulation import followup
-from lesionclick.simulation.followup import Course
+from lesionclick.simulation import courses as followup
+from lesionclick.simulation.courses import Course
 from lesionclick.training import pairs
 from lesionclick.training.pairs import MakePair, crop_size
 from lesionclick.training.plans import PAIR

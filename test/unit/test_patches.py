@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lesionclick.images import Grid
-from lesionclick.patches import ZOOMS, Patch, choose_zoom
+from lesionclick.longitudinal.patches import ZOOMS, Patch, choose_zoom
 
 SPACING = (3.0, 2.0, 2.0)
 SHAPE = (4, 6, 6)

@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from lesionclick.errors import ModelError
-from lesionclick.prompts import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec, ball, encode, encode_pair, to_network_grid
+from lesionclick.prompts.encodings import (
+    OFFICIAL_BASELINE,
+    SECOND_PLACE,
+    PromptSpec,
+    ball,
+    encode,
+    encode_pair,
+    to_network_grid,
+)
 
 FIELDS = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm", reach_mm=30.0)
 NO_POINT = np.empty((0, 3))

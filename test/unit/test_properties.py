@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lesionclick.clicks import BACKGROUND, TUMOR, Click, at_step, parse_clicks, write_clicks
 from lesionclick.errors import InputError
 from lesionclick.images import Grid
-from lesionclick.patches import Patch
+from lesionclick.longitudinal.patches import Patch
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Click, at_step, parse_clicks, write_clicks
 
 QUICK = settings(max_examples=60, deadline=None)
 

@@ -8,11 +8,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick import registration
-from lesionclick.alignment import Alignment
 from lesionclick.budget import Budget
 from lesionclick.images import Grid, Volume
-from lesionclick.registration import MIN_OVERLAP, register
+from lesionclick.longitudinal import registration
+from lesionclick.longitudinal.alignment import Alignment
+from lesionclick.longitudinal.registration import MIN_OVERLAP, register
 
 GRID = Grid((56, 44, 44), (5.0, 5.0, 5.0), (-140.0, -110.0, -30.0))
 ORGANS = (

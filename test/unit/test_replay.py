@@ -8,18 +8,18 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from lesionclick import petct
-from lesionclick.case import PetCtCase, mask_path
-from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx, read_clicks
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation import engine as engine_module
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.jobs import ReplayError, find_cases, lay_out, read_volume
 from lesionclick.evaluation.replay import replay_case, replay_cases
-from lesionclick.image_files import write_mask
+from lesionclick.grand_challenge.image_files import write_mask
+from lesionclick.grand_challenge.interfaces import LESION_CLICKS, TUMOR_LESION_SEGMENTATION
 from lesionclick.images import Volume
-from lesionclick.interfaces import LESION_CLICKS, TUMOR_LESION_SEGMENTATION
-from lesionclick.prompts import SECOND_PLACE
+from lesionclick.petct import session as petct
+from lesionclick.petct.case import PetCtCase, mask_path
+from lesionclick.prompts.encodings import SECOND_PLACE
+from lesionclick.prompts.points import BACKGROUND, TUMOR, indices_zyx, read_clicks
 
 SOCKET = "images/tumor-lesion-segmentation"
 FLAGS = (

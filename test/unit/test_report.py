@@ -8,18 +8,18 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.figure import Figure
 
-from lesionclick.case import Baseline, Followup, LongitudinalCase
-from lesionclick.clicks import BACKGROUND, TUMOR, Click
 from lesionclick.evaluation.expected import read_scores
 from lesionclick.evaluation.figures import CORONAL, SAGITTAL, draw_projection, projections_png
 from lesionclick.evaluation.followup_figures import Scene, draw_axial, draw_coronal, lesion_png
 from lesionclick.evaluation.followup_replay import FollowupReplay, FollowupStep
 from lesionclick.evaluation.lesions import score_lesions, score_together
-from lesionclick.evaluation.metrics import Scores
+from lesionclick.evaluation.measures import Scores
 from lesionclick.evaluation.replay import Replay, Step
 from lesionclick.evaluation.report import write_report
+from lesionclick.grand_challenge.interfaces import PRIMARY
 from lesionclick.images import Grid, Volume
-from lesionclick.interfaces import PRIMARY
+from lesionclick.petct.case import Baseline, Followup, LongitudinalCase
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Click
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lesionclick.case import LongitudinalCase
 from lesionclick.evaluation.jobs import read_volume
 from lesionclick.evaluation.samples import Visits, make_visits, write_followup_sample
 from lesionclick.images import Grid, Volume
+from lesionclick.petct.case import LongitudinalCase
 
 GRID = Grid((24, 22, 30), (4.0, 4.0, 5.0), (-30.0, 12.0, 7.0))
 MIDDLE = 15

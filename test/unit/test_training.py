@@ -5,9 +5,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from lesionclick.prompts import PromptSpec
+from lesionclick.prompts.encodings import PromptSpec
 from lesionclick.training.augmentation import MOST_CLICKS, AppendClicks, MisalignCT
-from lesionclick.training.embedded import HELD_OUT, LARGEST_MM, _shrunk_to_fit, split_patients
+from lesionclick.training.datasets import HELD_OUT, LARGEST_MM, _shrunk_to_fit, split_patients
 from lesionclick.training.plans import FIELDS, PAIR, adapt_plans
 from lesionclick.training.train import find_trainer
 

@@ -16,7 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from lesionclick.prompts import PromptSpec
+from lesionclick.prompts.encodings import PromptSpec
 from lesionclick.training.augmentation import AppendClicks, MisalignCT
 from lesionclick.training.pairs import MakePair, crop_size
 

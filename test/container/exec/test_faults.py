@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fault_table import FAULTS, Fault, write_good_case
+from helpers.fault_table import FAULTS, Fault, write_good_case
 
 from lesionclick.evaluation.engine import ENGINE_FLAGS, Engine
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fault_table import FAULTS, Fault, write_good_case
+from helpers.fault_table import FAULTS, Fault, write_good_case
 
 from lesionclick.evaluation.engine import ServerJob
 from lesionclick.evaluation.jobs import ReplayError

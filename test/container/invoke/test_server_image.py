@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from case_folder import write_case
+from helpers.case_folder import write_case
 
 from lesionclick.evaluation.engine import Engine, ServerJob
 from lesionclick.evaluation.jobs import ReplayError

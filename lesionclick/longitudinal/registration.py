@@ -17,9 +17,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from lesionclick.alignment import Alignment, Kind
 from lesionclick.budget import Budget
 from lesionclick.images import Grid, Volume
+from lesionclick.longitudinal.alignment import Alignment, Kind
 
 logger = logging.getLogger(__name__)
 

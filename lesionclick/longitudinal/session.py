@@ -25,15 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.alignment import Alignment
 from lesionclick.budget import Budget
-from lesionclick.case import Baseline, Followup, LongitudinalCase
-from lesionclick.clicks import indices_from_points, points_from_indices
 from lesionclick.images import Grid, Volume
-from lesionclick.model import LesionModel
-from lesionclick.patches import ZOOMS, Patch, choose_zoom
-from lesionclick.prompts import encode_pair
-from lesionclick.registration import MIN_OVERLAP, register
+from lesionclick.longitudinal.alignment import Alignment
+from lesionclick.longitudinal.patches import ZOOMS, Patch, choose_zoom
+from lesionclick.longitudinal.registration import MIN_OVERLAP, register
+from lesionclick.petct.case import Baseline, Followup, LongitudinalCase
+from lesionclick.petct.model import LesionModel
+from lesionclick.prompts.encodings import encode_pair
+from lesionclick.prompts.points import indices_from_points, points_from_indices
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.clicks import is_first_on_lesion
 from lesionclick.errors import ModelError
+from lesionclick.prompts.points import is_first_on_lesion
 
 Points = NDArray[np.float64]
 Encoding = Literal["gaussian", "ball", "fields", "pair"]
@@ -56,7 +56,7 @@ class PromptSpec:
         Axes (of z, y, x) over whose mirrored versions a prediction is averaged.
     readers
         Whose clicks the model serves. ``challenge``: each lesion is clicked once, in its centre, before any is clicked
-        again, on its rim; `lesionclick.refine` then knows more of further clicks. ``any``: in any order, anywhere.
+        again, on its rim; `lesionclick.petct.rules` then knows more of further clicks. ``any``: in any order, anywhere.
     survey
         Whether a case without a click is predicted with more care, at three times the cost: at two sizes, of which the
         surer counts, and mirrored. Then nothing tells where a lesion is, and how large.

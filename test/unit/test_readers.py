@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lesionclick.simulation.clicks import corrective_pair, official, simulate
+from lesionclick.simulation.readers import corrective_pair, official, simulate
 
 PETCT = [f"STS_{n}_petct" for n in ("001", "002", "005", "008", "011", "020", "035", "044", "051")]
 LONGITUDINAL = [f"STS_{n}_longitudinal" for n in ("001", "002", "005")]

@@ -17,21 +17,21 @@ from nnunetv2.preprocessing.normalization.default_normalization_schemes import C
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lesionclick import sliding_window
 from lesionclick.budget import SAFETY, Budget
-from lesionclick.clicks import BACKGROUND, TUMOR, Click, indices_zyx
-from lesionclick.ensemble import Placement, in_memory, predict
 from lesionclick.errors import ModelError
+from lesionclick.grand_challenge.interfaces import Task
 from lesionclick.images import Volume
-from lesionclick.interfaces import Task
-from lesionclick.model_folder import ModelFolder, read_model_folder
-from lesionclick.network_input import NetworkInput, focus, shrink_mask
-from lesionclick.prompts import encode, to_network_grid
+from lesionclick.network import tiles
+from lesionclick.network.ensemble import Placement, in_memory, predict
+from lesionclick.network.model_folder import ModelFolder, read_model_folder
+from lesionclick.network.preprocessing import NetworkInput, focus, shrink_mask
+from lesionclick.prompts.encodings import encode, to_network_grid
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Click, indices_zyx
 
 logger = logging.getLogger(__name__)
 
 PLATFORM_MODEL = Path("/opt/ml/model")
-RESOURCES = Path(__file__).resolve().parents[1] / "resources"
+RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 
 OUTSIDE_MARGIN = -10.0
 """Margin of voxels that are not predicted: sure background (5e-5 as a probability), yet in the range of logits, so
@@ -88,7 +88,7 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device | None = None, trust_checkpoint: bool = False) -> Model:
-        """Load a model folder; see `lesionclick.model_folder.read_model_folder`.
+        """Load a model folder; see `lesionclick.network.model_folder.read_model_folder`.
 
         Parameters
         ----------
@@ -318,7 +318,8 @@ class LesionModel:
         Parameters
         ----------
         channels
-            Follow-up CT and baseline CT, normalised, then the channels of `lesionclick.prompts.encode_pair`, shape
+            Follow-up CT and baseline CT, normalised, then the channels of
+            `lesionclick.prompts.encodings.encode_pair`, shape
             (5, z, y, x).
 
         Returns
@@ -337,8 +338,7 @@ class LesionModel:
             data = torch.from_numpy(np.ascontiguousarray(channels[None])).to(device)
             with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
                 folds = [
-                    sliding_window.average_flips(network, data, self.prompt.mirror_axes)[0].float()
-                    for network in self.networks
+                    tiles.average_flips(network, data, self.prompt.mirror_axes)[0].float() for network in self.networks
                 ]
             mean = torch.stack(folds).mean(dim=0).cpu().numpy()
             margin: NDArray[np.float32] = mean[1] - mean[0]

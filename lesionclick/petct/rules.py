@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.clicks import is_first_on_lesion
+from lesionclick.prompts.points import is_first_on_lesion
 
 LENGTH_MM = 12.0
 """Standard deviation of the correction around a click in mm, about the distance between two readers' contours."""

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from lesionclick.evaluation.metrics import (
+from lesionclick.evaluation.measures import (
     OVERALL,
     Scores,
     SurfaceDistances,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-from lesionclick.prompts import PromptSpec
+from lesionclick.prompts.encodings import PromptSpec
 
 STEM = "dynamic_network_architectures.architectures.unet"
 RESAMPLING = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lesionclick.simulation.followup import GROWTH, NEW_SHARE, VANISHED_SHARE, VOLUME_ML, Course, draw_course, make_pair
+from lesionclick.simulation.courses import GROWTH, NEW_SHARE, VANISHED_SHARE, VOLUME_ML, Course, draw_course, make_pair
 
 SPACING = (3.0, 2.0, 2.0)
 STILL = {"shift_mm": 0.0, "turn_degrees": 0.0, "warp_mm": 0.0}

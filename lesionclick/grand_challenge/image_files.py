@@ -20,8 +20,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from lesionclick.errors import InputError
+from lesionclick.grand_challenge.interfaces import Socket, locate
 from lesionclick.images import Grid, Volume
-from lesionclick.interfaces import Socket, locate
 
 MAX_VOXELS = 2**29
 """Largest image that is read: ten times the challenge's median, and 2 GiB as float32."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lesionclick.clicks import Click, write_clicks
-from lesionclick.interfaces import PRIMARY, Region, Socket
+from lesionclick.grand_challenge.interfaces import PRIMARY, Region, Socket
+from lesionclick.prompts.points import Click, write_clicks
 
 Points = Mapping[int, tuple[float, float, float]]
 

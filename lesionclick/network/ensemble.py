@@ -10,9 +10,9 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lesionclick import sliding_window
 from lesionclick.budget import Budget, Plan, choose_plan, list_plans
 from lesionclick.errors import BudgetError
+from lesionclick.network import tiles
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def predict(
     networks
         One per fold.
     data, patch_size, mirror_axes, needed
-        As for `lesionclick.sliding_window.predict`.
+        As for `lesionclick.network.tiles.predict`.
     device
         Where the networks are.
     budget
@@ -104,14 +104,14 @@ def predict(
     """
 
     def count_tiles(step: float) -> int:
-        return len(sliding_window.list_tiles(data.shape[1:], patch_size, step, needed))
+        return len(tiles.list_tiles(data.shape[1:], patch_size, step, needed))
 
     plans = list_plans(len(networks), mirror_axes)
     plan, pass_s = _plan(plans, count_tiles, lambda: _time_pass(networks[0], data, patch_size, device, budget), budget)
     mean: Tensor | None = None
     folds = 0
     for network in networks[: plan.folds]:
-        logits = sliding_window.predict(
+        logits = tiles.predict(
             network,
             data,
             patch_size,

@@ -5,11 +5,11 @@ import logging
 import numpy as np
 
 from lesionclick.budget import Budget
-from lesionclick.case import PetCtCase
-from lesionclick.clicks import BACKGROUND, TUMOR, indices_zyx
 from lesionclick.images import Volume
-from lesionclick.model import Model
-from lesionclick.refine import refine
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.model import Model
+from lesionclick.petct.rules import refine
+from lesionclick.prompts.points import BACKGROUND, TUMOR, indices_zyx
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lesionclick.clicks import BACKGROUND, TUMOR, Click, write_clicks
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Click, write_clicks
 
 CT_NAME = "0f3c8d1e-ct"
 PET_NAME = "7b2a4c6d-pet"

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from case_folder import change_header, ct_path, pet_path, write_case
-from longitudinal_folder import on_grid_of, write_longitudinal_case
 
-from lesionclick.interfaces import PRIMARY, Socket
+from helpers.case_folder import change_header, ct_path, pet_path, write_case
+from helpers.longitudinal_folder import on_grid_of, write_longitudinal_case
+from lesionclick.grand_challenge.interfaces import PRIMARY, Socket
 
 CLICKS = "lesion-clicks.json"
 

@@ -2,7 +2,7 @@
 
 What is not as promised is refused; nothing is repaired. Tolerated with one warning each: two images of a pair whose
 grids differ by rounding (the one that the clicks are on is used), a PET that looks like Bq/ml, what
-`lesionclick.clicks.warn_about_clicks` lists, and points of Task 2 that lie outside or do not go with the mask.
+`lesionclick.prompts.points.warn_about_clicks` lists, and points of Task 2 that lie outside or do not go with the mask.
 """
 
 from __future__ import annotations
@@ -18,18 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from lesionclick.clicks import (
-    Click,
-    is_inside,
-    points_from_indices,
-    read_clicks,
-    read_lesion_points,
-    warn_about_clicks,
-)
 from lesionclick.errors import InputError
-from lesionclick.image_files import ImageFile, require_writable
-from lesionclick.images import Volume, require_same_grid
-from lesionclick.interfaces import (
+from lesionclick.grand_challenge.image_files import ImageFile, require_writable
+from lesionclick.grand_challenge.interfaces import (
     CT,
     LESION_CLICKS,
     PET,
@@ -39,6 +30,15 @@ from lesionclick.interfaces import (
     find_interface,
     interfaces_of,
     locate,
+)
+from lesionclick.images import Volume, require_same_grid
+from lesionclick.prompts.points import (
+    Click,
+    is_inside,
+    points_from_indices,
+    read_clicks,
+    read_lesion_points,
+    warn_about_clicks,
 )
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lesionclick.errors import ModelError
-from lesionclick.interfaces import Task
-from lesionclick.prompts import OFFICIAL_BASELINE, PromptSpec
+from lesionclick.grand_challenge.interfaces import Task
+from lesionclick.prompts.encodings import OFFICIAL_BASELINE, PromptSpec
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lesionclick.refine import refine
+from lesionclick.petct.rules import refine
 
 SPACING = (3.0, 4.0, 4.0)
 NO_CLICK = np.empty((0, 3), dtype=np.int64)

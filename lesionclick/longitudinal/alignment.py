@@ -27,7 +27,7 @@ class Alignment:
         The last stage that counts.
     overlap
         Share of the smaller body that the other covers, 0..1; 0 where the two do not look alike, because any part of
-        the body covers any other. See `MIN_SIMILARITY` and `MIN_OVERLAP` of `lesionclick.registration`.
+        the body covers any other. See `MIN_SIMILARITY` and `MIN_OVERLAP` of `lesionclick.longitudinal.registration`.
     matrix, offset_mm
         Affine part, shapes (3, 3) and (3,), x, y, z.
     displacement_mm

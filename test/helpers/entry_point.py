@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from fault_table import write_good_case
+from helpers.fault_table import write_good_case
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "inference.py"

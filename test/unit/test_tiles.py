@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lesionclick.errors import ModelError
-from lesionclick.sliding_window import predict
+from lesionclick.network.tiles import predict
 
 PATCH = (4, 6, 8)
 

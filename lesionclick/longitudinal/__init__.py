@@ -1,0 +1,1 @@
+"""Task 2: two CTs and the lesions of the first become a mask of the second, lesion by lesion."""

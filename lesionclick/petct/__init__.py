@@ -1,0 +1,1 @@
+"""Task 1: a PET/CT and prompts become a mask of the lesions."""

@@ -1,0 +1,1 @@
+"""What several tests use: cases, model folders and faults that they write."""
