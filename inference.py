@@ -15,62 +15,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
 
+from lesionclick.algorithm import Algorithm, Done
 from lesionclick.budget import DEFAULT_BUDGET_S, Budget
-from lesionclick.errors import LesionClickError, ModelError
-from lesionclick.grand_challenge.image_files import write_masks
-from lesionclick.grand_challenge.interfaces import TASKS, TUMOR_LESION_SEGMENTATION, Task, find_interface
-from lesionclick.images import Volume
-from lesionclick.longitudinal.session import segment_followups
-from lesionclick.network.model_folder import read_task
-from lesionclick.petct.case import LongitudinalCase, PetCtCase, mask_path, prepare_output, read_case
-from lesionclick.petct.model import RESOURCES, LesionModel, Model, find_model_folder
-from lesionclick.petct.session import segment
+from lesionclick.errors import LesionClickError
 
 logger = logging.getLogger("inference")
-
-
-def init_model(folder: Path | None = None, trust_checkpoint: bool = False, task: Task = "task1") -> Model | LesionModel:
-    """Load the task's model from `folder`, else from the platform's folder, else the embedded one."""
-    found = find_model_folder(folder, task)
-    logger.info("model: %s", found)
-    kind = Model if task == "task1" else LesionModel
-    return kind.load(found, trust_checkpoint=trust_checkpoint)
-
-
-def init_models(folder: Path | None = None, trust_checkpoint: bool = False) -> dict[Task, Model | LesionModel]:
-    """Load a model for each task; where `folder` holds one model alone, the other task gets the embedded one."""
-    models = {}
-    for task in TASKS:
-        found = find_model_folder(folder, task)
-        models[task] = init_model(found if read_task(found) == task else RESOURCES / task, trust_checkpoint, task)
-    return models
-
-
-def run(model: Model | LesionModel, input_dir: Path, output_dir: Path, budget: Budget | None = None) -> list[Path]:
-    """Handle the case in `input_dir` within its budget and return the paths of its masks in `output_dir`."""
-    begin = perf_counter()
-    case = read_case(input_dir)
-    prepare_output(output_dir, find_interface(input_dir).outputs)
-    logger.info("read case: %.1f s", perf_counter() - begin)
-    masks = _segment(case, model, output_dir, budget or Budget())
-    write_masks(masks)
-    logger.info("wrote %s: %.1f s in all", ", ".join(map(str, masks)), perf_counter() - begin)
-    return list(masks)
-
-
-def _segment(
-    case: PetCtCase | LongitudinalCase, model: Model | LesionModel, output_dir: Path, budget: Budget
-) -> dict[Path, Volume]:
-    """Return the masks of a case by their paths."""
-    if isinstance(case, PetCtCase) and isinstance(model, Model):
-        logger.info("case %s, %s voxels, %d clicks", case.stem, case.pet.grid.size_xyz, len(case.clicks))
-        return {mask_path(output_dir, TUMOR_LESION_SEGMENTATION, case.stem): segment(case, model, budget)}
-    if isinstance(case, LongitudinalCase) and isinstance(model, LesionModel):
-        paths = [mask_path(output_dir, followup.output, followup.stem) for followup in case.followups]
-        return dict(zip(paths, segment_followups(case, model, budget), strict=True))
-    raise ModelError(f"expected a model for {type(case).__name__}, found {type(model).__name__}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -106,8 +56,8 @@ def _seconds(text: str) -> float:
 def _run_once(options: argparse.Namespace) -> int:
     budget = Budget(options.budget)
     try:
-        task = find_interface(options.input).task
-        run(init_model(options.model, options.trust_checkpoint, task), options.input, options.output, budget)
+        algorithm = Algorithm(options.model, trust_checkpoint=options.trust_checkpoint)
+        algorithm.handle(options.input, options.output, budget)
     except LesionClickError as error:
         logger.error("%s", error)  # a traceback would bury the message
         return error.exit_code
@@ -120,14 +70,9 @@ def _run_once(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from lesionclick.server import serve  # a single case does not need its packages
 
-    def load() -> Callable[[], list[Path]]:
-        models = init_models(options.model, options.trust_checkpoint)
-
-        def handle() -> list[Path]:
-            task = find_interface(options.input).task
-            return run(models[task], options.input, options.output, Budget(options.budget))
-
-        return handle
+    def load() -> Callable[[], Done]:
+        algorithm = Algorithm.load(options.model, trust_checkpoint=options.trust_checkpoint)
+        return lambda: algorithm.handle(options.input, options.output, Budget(options.budget))
 
     return serve(load, port=options.port)
 

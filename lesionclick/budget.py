@@ -1,11 +1,15 @@
-"""The deadline: how much time a case has, and what fits into it. Pure: no files, no network, no environment."""
+"""Time: how much a case has, what fits into it, and what it was spent on. No files, no network, no environment."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
 
 PLATFORM_LIMIT_S = 900.0
 """The challenge's limit for one case, the start of the container and loading included."""
@@ -46,6 +50,28 @@ class Budget:
         shorter = Budget(0.0, self._clock)
         shorter._end = self._end - seconds
         return shorter
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Seconds per stage of a work.
+
+    Attributes
+    ----------
+    seconds
+        By the name of the stage; a stage that comes again adds to its seconds.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside, and log it."""
+        begin = time.perf_counter()
+        yield
+        spent = time.perf_counter() - begin
+        self.seconds[name] = self.seconds.get(name, 0.0) + spent
+        logger.info("%s: %.1f s", name, spent)
 
 
 SAFETY = 1.25

@@ -23,5 +23,5 @@ class ModelError(LesionClickError):
     exit_code = 2
 
 
-class BudgetError(LesionClickError):
-    """The time or the memory at hand does not suffice for any result."""
+class OutOfMemoryError(LesionClickError):
+    """The memory suffices neither on the device nor on the CPU."""

@@ -1,8 +1,15 @@
-"""Images with their place in space: the voxel grid, and the array that lies on it."""
+"""Images with their place in space: the voxel grid, the array that lies on it, and every conversion of axes.
+
+Arrays and their indices are (z, y, x), as SimpleITK gives them; points are voxel indices in (x, y, z), as the platform
+gives them.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +17,27 @@ import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from lesionclick.errors import InputError
+
+ITK_ERRORS = (RuntimeError, OSError)
+"""What SimpleITK raises when a file cannot be read or written."""
+
+
+def points_from_indices(indices_zyx: ArrayLike) -> NDArray[np.float64]:
+    """Return points (x, y, z) of array indices (z, y, x), which need not be whole, each of shape (..., 3)."""
+    points: NDArray[np.float64] = np.asarray(indices_zyx, dtype=np.float64)[..., ::-1]
+    return points
+
+
+def indices_from_points(points_xyz: ArrayLike) -> NDArray[np.float64]:
+    """Return array indices (z, y, x) of points (x, y, z), each of shape (..., 3)."""
+    return np.asarray(points_xyz, dtype=np.float64)[..., ::-1]
+
+
+def are_inside(indices_zyx: ArrayLike, shape_zyx: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Tell which indices, shape (n, 3), are rounded (half to even) to a voxel of an array of `shape_zyx`."""
+    rounded = np.rint(np.asarray(indices_zyx, dtype=np.float64).reshape(-1, 3))
+    inside: NDArray[np.bool_] = np.all((rounded >= 0) & (rounded < shape_zyx), axis=1)
+    return inside
 
 
 @dataclass(frozen=True)
@@ -91,6 +119,53 @@ class Volume:
                 f"array of shape {self.array.shape} (z, y, x) does not fit a grid of shape {self.grid.shape_zyx}"
             )
 
+    @classmethod
+    def from_image(cls, image: sitk.Image) -> Volume:
+        """Return a SimpleITK image's voxels and grid."""
+        return cls(sitk.GetArrayFromImage(image), Grid.from_image(image))
+
+    @classmethod
+    def read(cls, path: Path | str) -> Volume:
+        """Read an image file of any form that SimpleITK knows.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, or it is no image.
+        """
+        try:
+            return cls.from_image(sitk.ReadImage(str(path)))
+        except ITK_ERRORS as error:
+            raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
+
+    def write(self, path: Path | str) -> None:
+        """Write a compressed image file that any user can read; it appears whole or not at all.
+
+        Parameters
+        ----------
+        path
+            Its ending tells the form, such as ``.mha`` or ``.nii.gz``. An existing file is replaced.
+
+        Raises
+        ------
+        InputError
+            If the folder or the file cannot be written, or there is no room.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        image = self.to_image()
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            _require_written(temporary, self.array)
+            temporary.chmod(0o644)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except ITK_ERRORS as error:
+            raise unwritable(path.parent, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def to_image(self) -> sitk.Image:
         """Return a SimpleITK image with the array's values and the grid's geometry."""
         image = sitk.GetImageFromArray(self.array)
@@ -122,6 +197,26 @@ def require_same_grid(a: Volume | Grid, b: Volume | Grid, name_a: str, name_b: s
             f"{name_a} and {name_b} must lie on one grid, but their voxels are up to {distance:.4g} mm apart "
             f"(allowed {tolerance_mm:g} mm): {name_a} {grid_a}, {name_b} {grid_b}"
         )
+
+
+def itk_reason(error: Exception) -> str:
+    """Return the end of an ITK message, in one line and without the address of ITK's object."""
+    return re.sub(r"^\w+\(0x\w+\): ", "", " ".join(str(error).split("ERROR:")[-1].split()))
+
+
+def unwritable(folder: Path, error: Exception) -> InputError:
+    """Return the error of a folder that cannot be written to."""
+    return InputError(f"{folder}: expected a folder that user {os.getuid()} can write, found {itk_reason(error)}")
+
+
+def _require_written(path: Path, array: NDArray[Any]) -> None:
+    """Read a file again, because ITK does not notice that a disk is full."""
+    try:
+        complete = np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
+    except ITK_ERRORS:
+        complete = False
+    if not complete:
+        raise InputError(f"{path.parent}: expected room for {path.name}, found a full disk")
 
 
 def _corners_mm(grid: Grid) -> NDArray[np.float64]:

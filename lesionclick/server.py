@@ -1,9 +1,10 @@
 """The platform's invoke API: one process that loads the models once and handles one case after the other.
 
 ``GET /health`` answers 503 while the models load and 200 from then on. ``POST /invoke`` handles the case that lies in
-the input folder now and answers 201 with the paths of its masks; 422 tells of a bad case, 500 of anything else, each
-with the reason as ``detail``. A second case while one runs is refused with 409: it would share the folders of the
-first, so that whoever sends it has lost count of them, and waiting would hide that.
+the input folder now and answers 201 with the paths of its masks, what the rules did and the seconds per stage; 422
+tells of a bad case, 500 of anything else, each with the reason as ``detail``. A second case while one runs is refused
+with 409: it would share the folders of the first, so that whoever sends it has lost count of them, and waiting would
+hide that.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import asdict
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from lesionclick.algorithm import Done
 from lesionclick.errors import InputError, LesionClickError
+from lesionclick.petct.session import Segmentation
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +35,8 @@ GRACE_S = 8.0
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a process that was asked to stop in the middle of a case."""
 
-Handle = Callable[[], Sequence[Path]]
-"""Handles the case in the input folder and returns the paths of its masks, or raises."""
+Handle = Callable[[], Done]
+"""Handles the case in the input folder, or raises."""
 
 
 class Service:
@@ -52,7 +56,7 @@ class Service:
     def __init__(self, load: Callable[[], Handle], on_failure: Callable[[], None] = lambda: None) -> None:
         self._thread = ThreadPoolExecutor(1, "case")
         self._on_failure = on_failure
-        self._case: Future[Sequence[Path]] | None = None
+        self._case: Future[Done] | None = None
         self.loading = self._thread.submit(load)
         self.loading.add_done_callback(self._report_loading)
 
@@ -85,7 +89,7 @@ class Service:
         self._case = self._thread.submit(self.loading.result())
         try:
             # shielded: whoever hangs up, or the end of the server, does not take back a case that runs
-            paths = await asyncio.shield(asyncio.wrap_future(self._case))
+            done = await asyncio.shield(asyncio.wrap_future(self._case))
         except InputError as error:
             logger.error("%s", error)
             return _answer(422, str(error))
@@ -95,7 +99,7 @@ class Service:
         except Exception as error:
             logger.exception("unexpected error")
             return _answer(500, f"{type(error).__name__}: {error}")
-        return JSONResponse({"masks": [str(path) for path in paths]}, status_code=201)
+        return JSONResponse(_describe(done), status_code=201)
 
     def _report_loading(self, loading: Future[Handle]) -> None:
         error = loading.exception()
@@ -152,6 +156,16 @@ def serve(load: Callable[[], Handle], host: str = "0.0.0.0", port: int = PORT) -
         logging.shutdown()
         os._exit(code)  # the thread is still at work and nothing else would end it
     return code
+
+
+def _describe(done: Done) -> dict[str, Any]:
+    """Return what a client may want to know of a case: its masks, what the rules did, seconds per stage."""
+    rules = done.segmentation.rules if isinstance(done.segmentation, Segmentation) else None
+    return {
+        "masks": [str(path) for path in done.masks],
+        "rules": asdict(rules) if rules else None,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in done.seconds.items()},
+    }
 
 
 def _answer(status: int, detail: str) -> JSONResponse:

@@ -6,7 +6,6 @@ What is not as promised is refused; nothing is repaired.
 from __future__ import annotations
 
 import math
-import os
 import re
 import tempfile
 import zlib
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.interfaces import Socket, locate
-from lesionclick.images import Grid, Volume
+from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_reason, unwritable
 
 MAX_VOXELS = 2**29
 """Largest image that is read: ten times the challenge's median, and 2 GiB as float32."""
@@ -36,7 +35,6 @@ MAX_HEADER_BYTES = 2**20
 """Longest header of a MetaImage, which is some hundred bytes, or some thousand with all that a DICOM header says."""
 
 _READERS = {".mha": "MetaImageIO", ".tif": "TIFFImageIO", ".tiff": "TIFFImageIO"}
-_ITK_ERRORS = (RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,8 @@ class ImageFile:
         reader.SetOutputPixelType(sitk.sitkFloat32)
         try:
             array: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
-        except _ITK_ERRORS as error:
-            raise InputError(f"{self.path}: expected a complete image, found {_reason(error)}") from error
+        except ITK_ERRORS as error:
+            raise InputError(f"{self.path}: expected a complete image, found {itk_reason(error)}") from error
         if not np.isfinite(array).all():
             nan, infinite = np.count_nonzero(np.isnan(array)), np.count_nonzero(np.isinf(array))
             raise InputError(f"{self.path}: expected finite voxels, found {nan} NaN and {infinite} infinite")
@@ -127,8 +125,8 @@ def _read_header(path: Path) -> tuple[Grid, int]:
     reader = _reader(path)
     try:
         reader.ReadImageInformation()
-    except _ITK_ERRORS as error:
-        raise InputError(f"{path}: expected an image, found {_reason(error)}") from error
+    except ITK_ERRORS as error:
+        raise InputError(f"{path}: expected an image, found {itk_reason(error)}") from error
     dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
     if (dimension, components) != (3, 1):
         raise InputError(
@@ -192,11 +190,6 @@ def _require_complete(path: Path, n_bytes: int) -> None:
         raise InputError(f"{path}: expected {n_bytes} bytes of voxels, found {length}")
 
 
-def _reason(error: Exception) -> str:
-    """Return the end of an ITK message, in one line and without the address of ITK's object."""
-    return re.sub(r"^\w+\(0x\w+\): ", "", " ".join(str(error).split("ERROR:")[-1].split()))
-
-
 def require_writable(folder: Path) -> None:
     """Make a folder and try to write into it.
 
@@ -210,52 +203,23 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
 
 
 def write_masks(masks: Mapping[Path, Volume]) -> None:
-    """Write all masks of a case with `write_mask`, or none: what was written before one that fails is removed."""
+    """Write all masks of a case, or none: what was written before one that fails is removed.
+
+    Raises
+    ------
+    InputError
+        As `Volume.write`.
+    """
     written: list[Path] = []
     try:
         for path, mask in masks.items():
-            write_mask(mask, path)
+            mask.write(path)
             written.append(path)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
         raise
-
-
-def write_mask(mask: Volume, path: Path) -> None:
-    """Write a mask as a compressed image that any user can read; the file appears whole or not at all.
-
-    Parameters
-    ----------
-    mask
-        Unsigned integers, shape (z, y, x).
-    path
-        Ends in ``.mha``. An existing file is replaced.
-
-    Raises
-    ------
-    InputError
-        If the folder or the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mha")
-    try:
-        sitk.WriteImage(mask.to_image(), str(temporary), useCompression=True)
-        _require_complete(temporary, mask.array.nbytes)  # ITK does not notice that a disk is full
-        temporary.chmod(0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except InputError as error:
-        raise InputError(f"{path.parent}: expected room for the mask, found a full disk: {error}") from error
-    except _ITK_ERRORS as error:
-        raise _unwritable(path.parent, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _unwritable(folder: Path, error: Exception) -> InputError:
-    return InputError(f"{folder}: expected a folder that user {os.getuid()} can write, found {_reason(error)}")

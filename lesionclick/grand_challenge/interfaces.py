@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import reprlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Literal
 
 from lesionclick.errors import InputError
-
-Task: TypeAlias = Literal["task1", "task2"]
-"""PET/CT with clicks, or longitudinal CT."""
-TASKS: tuple[Task, ...] = ("task1", "task2")
 
 
 @dataclass(frozen=True)
@@ -36,13 +29,28 @@ class Socket:
 
 
 @dataclass(frozen=True)
+class Output:
+    """An output of the algorithm.
+
+    Attributes
+    ----------
+    socket
+        Where it goes.
+    named_after
+        Input image whose file name, without the ending, it takes over.
+    """
+
+    socket: Socket
+    named_after: Socket
+
+
+@dataclass(frozen=True)
 class Interface:
-    """A set of inputs that comes together, and the outputs that it asks for."""
+    """A set of inputs that comes together, and the masks that it asks for."""
 
     name: str
-    task: Task
     inputs: tuple[Socket, ...]
-    outputs: tuple[Socket, ...]
+    outputs: tuple[Output, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Region:
     baseline_clicks: Socket
     followup_ct: Socket
     followup_clicks: Socket
-    mask: Socket
+    mask: Output
 
     @property
     def baseline(self) -> tuple[Socket, ...]:
@@ -89,84 +97,49 @@ def _json(slug: str) -> Socket:
 
 
 def _region(name: str) -> Region:
+    followup_ct = _image(f"{name}-followup-ct")
     return Region(
         name,
         baseline_ct=_image(f"{name}-baseline-ct"),
         baseline_mask=_image(f"{name}-baseline-ct-tumor-lesion-seg"),
         baseline_clicks=_json(f"{name}-baseline-lesion-clicks"),
-        followup_ct=_image(f"{name}-followup-ct"),
+        followup_ct=followup_ct,
         followup_clicks=_json(f"{name}-followup-lesion-clicks"),
-        mask=_image(f"{name}-followup-ct-tumor-lesion-seg"),
+        mask=Output(_image(f"{name}-followup-ct-tumor-lesion-seg"), named_after=followup_ct),
     )
 
 
 CT = _image("ct")
 PET = _image("pet")
 LESION_CLICKS = _json("lesion-clicks")
-TUMOR_LESION_SEGMENTATION = _image("tumor-lesion-segmentation")
+TUMOR_LESION_SEGMENTATION = Output(_image("tumor-lesion-segmentation"), named_after=CT)
 
 PRIMARY, SECONDARY = REGIONS = (_region("primary"), _region("secondary"))
 """The body regions of Task 2, in the order in which all of it goes through them."""
 
-INTERFACES = (
-    Interface("PET/CT", "task1", (CT, PET, LESION_CLICKS), (TUMOR_LESION_SEGMENTATION,)),
-    Interface("primary", "task2", PRIMARY.baseline + PRIMARY.followup, (PRIMARY.mask,)),
+PET_CT = (Interface("PET/CT", (CT, PET, LESION_CLICKS), (TUMOR_LESION_SEGMENTATION,)),)
+"""The interface of Task 1."""
+
+LONGITUDINAL_CT = (
+    Interface("primary", PRIMARY.baseline + PRIMARY.followup, (PRIMARY.mask,)),
     Interface(
         "primary and secondary",
-        "task2",
         PRIMARY.baseline + PRIMARY.followup + SECONDARY.baseline + SECONDARY.followup,
         (PRIMARY.mask, SECONDARY.mask),
     ),
     Interface(
-        "two baselines, one follow-up",
-        "task2",
-        PRIMARY.baseline + PRIMARY.followup + SECONDARY.baseline,
-        (PRIMARY.mask,),
+        "two baselines, one follow-up", PRIMARY.baseline + PRIMARY.followup + SECONDARY.baseline, (PRIMARY.mask,)
     ),
     Interface(
         "one baseline, two follow-ups",
-        "task2",
         PRIMARY.baseline + PRIMARY.followup + SECONDARY.followup,
         (PRIMARY.mask, SECONDARY.mask),
     ),
 )
-"""All that this algorithm answers."""
+"""The interfaces of Task 2."""
 
-LISTING = "inputs.json"
-"""The file in which the platform lists the sockets of a case."""
-
-_SHORT = reprlib.Repr()  # of what was found, which may be anything: long enough for all that Task 2 has
-_SHORT.maxlist, _SHORT.maxstring = 12, 60
-
-
-def find_interface(input_dir: Path, known: Sequence[Interface] = INTERFACES) -> Interface:
-    """Tell which of the known interfaces the case in `input_dir` belongs to.
-
-    Where `LISTING` exists, its relative paths decide; otherwise the folders in `images` and the JSON files do.
-
-    Raises
-    ------
-    InputError
-        If the listing is broken, or the sockets are not exactly those of one interface. The message tells the known
-        ones of the tasks that share a socket with the case, and all where none does.
-    """
-    if not input_dir.is_dir():
-        raise InputError(f"{input_dir}: expected the folder of a case, found none")
-    listing = input_dir / LISTING
-    found = _listed(locate(input_dir, LISTING)) if listing.exists() else _present(input_dir)
-    for interface in known:
-        if sorted(found) == sorted(_paths(interface)):
-            return interface
-    tasks = {interface.task for interface in known if set(found) & set(_paths(interface))}
-    likely = [interface for interface in known if interface.task in tasks] or known
-    expected = "; or ".join(f"{', '.join(_paths(interface))} ({interface.name})" for interface in likely)
-    source = listing if listing.exists() else input_dir
-    raise InputError(f"{source}: expected {expected}; found {_SHORT.repr(sorted(found)) if found else 'nothing'}")
-
-
-def interfaces_of(task: Task) -> tuple[Interface, ...]:
-    """Return the interfaces of one task."""
-    return tuple(interface for interface in INTERFACES if interface.task == task)
+INTERFACES = (PET_CT, LONGITUDINAL_CT)
+"""All that this algorithm answers, by task."""
 
 
 def locate(input_dir: Path, relative_path: str) -> Path:
@@ -185,28 +158,3 @@ def locate(input_dir: Path, relative_path: str) -> Path:
     if not resolved.is_relative_to(root):
         raise InputError(f"{path}: expected a path inside {root}, found a link to {resolved}")
     return path
-
-
-def _paths(interface: Interface) -> list[str]:
-    return [socket.relative_path for socket in interface.inputs]
-
-
-def _listed(listing: Path) -> list[str]:
-    try:
-        content = json.loads(listing.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{listing}: expected a JSON list of sockets, found {error}") from error
-    try:
-        return [str(PurePosixPath(entry["socket"]["relative_path"])) for entry in content]
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{listing}: expected a list of objects with socket and its relative_path, found {reprlib.repr(content)}"
-        ) from error
-
-
-def _present(input_dir: Path) -> list[str]:
-    try:
-        folders = [path for path in input_dir.glob("images/*") if path.is_dir()]
-        return [path.relative_to(input_dir).as_posix() for path in (*folders, *input_dir.glob("*.json"))]
-    except OSError as error:
-        raise InputError(f"{input_dir}: expected a readable folder, found {error}") from error

@@ -34,6 +34,8 @@ class Alignment:
         Displacement (x, y, z) that comes before the affine part, shape (z, y, x, 3), or none.
     grid
         Where the displacement lies; beyond its borders the values at the border hold.
+    complete
+        Whether no stage was left out for want of time.
     """
 
     kind: Kind
@@ -42,6 +44,7 @@ class Alignment:
     offset_mm: Array = field(repr=False)
     displacement_mm: Array | None = field(default=None, repr=False)
     grid: Grid | None = field(default=None, repr=False)
+    complete: bool = True
 
     def to_followup(self, points_mm: ArrayLike) -> Array:
         """Return the places in the follow-up, shape (n, 3), x, y, z in mm, of places in the baseline."""

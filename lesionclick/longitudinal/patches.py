@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from lesionclick.images import Grid
-from lesionclick.prompts.points import indices_from_points
+from lesionclick.images import Grid, indices_from_points
 
 ZOOMS = (0.6, 1.0, 1.6, 2.5)
 """Sizes of a patch, in units of the network's voxel size."""

@@ -55,7 +55,11 @@ _NO_DATA = -5000.0
 
 
 class _DivergedError(Exception):
-    """A stage found nothing that can be right, or there is no time for it; the message says why."""
+    """A stage found nothing that can be right; the message says why."""
+
+
+class _NoTimeError(_DivergedError):
+    """There is no time for a stage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +147,7 @@ def register(baseline: Volume, followup: Volume, budget: Budget | None = None) -
         alignment, fit = _checked(fixed, moving, _deformable((fixed, fine[0]), (moving, fine[1]), alignment), fit)
     except _DivergedError as error:
         logger.warning("registration: %s; the %s alignment counts", error, alignment.kind)
+        alignment = replace(alignment, complete=not isinstance(error, _NoTimeError))
     alignment = replace(alignment, overlap=fit.overlap if fit.similarity >= MIN_SIMILARITY else 0.0)
     measures = f"overlap {alignment.overlap:.2f}, similarity {fit.similarity:.2f}"
     logger.info("registration: %s, %s, %.1f s", alignment.kind, measures, budget.now() - begin)
@@ -153,7 +158,7 @@ def _require_time(budget: Budget, begin: float, stage: Kind) -> None:
     """Raise unless a stage is likely to end in time, by what the ones before it took since `begin`."""
     expected_s = STAGE_SHARES[stage] * (budget.now() - begin)
     if expected_s > budget.left_s:
-        raise _DivergedError(f"no time for the {stage} stage, {expected_s:.1f} s, with {budget.left_s:.1f} s left")
+        raise _NoTimeError(f"no time for the {stage} stage, {expected_s:.1f} s, with {budget.left_s:.1f} s left")
 
 
 def _scan(volume: Volume, voxel_mm: float) -> _Scan:

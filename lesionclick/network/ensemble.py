@@ -5,19 +5,37 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lesionclick.budget import Budget, Plan, choose_plan, list_plans
-from lesionclick.errors import BudgetError
+from lesionclick.errors import OutOfMemoryError
 from lesionclick.network import tiles
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the folds say.
+
+    Attributes
+    ----------
+    logits
+        Shape (K, z, y, x), half precision, on the CPU; NaN where nothing was predicted. None if there was no time for
+        any tile. The mean over the folds is taken in half precision, as in nnU-Net.
+    plan
+        What was done; with fewer folds than planned where the time was over early.
+    """
+
+    logits: Tensor | None
+    plan: Plan
 
 
 class Placement(NamedTuple):
@@ -42,7 +60,7 @@ def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], dev
 
     Raises
     ------
-    BudgetError
+    OutOfMemoryError
         If it suffices nowhere.
     """
     reason = ""
@@ -59,7 +77,7 @@ def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], dev
     finally:
         if device.type != "cpu":
             _move(networks, device)
-    raise BudgetError(f"expected enough memory on {device} or the CPU, found on neither: {reason}")
+    raise OutOfMemoryError(f"expected enough memory on {device} or the CPU, found on neither: {reason}")
 
 
 def _move(networks: Sequence[nn.Module], device: torch.device) -> None:
@@ -71,13 +89,14 @@ def predict(
     networks: Sequence[Network],
     data: Tensor,
     patch_size: Sequence[int],
-    mirror_axes: Sequence[int],
-    needed: Tensor | None,
+    *,
+    mirror_axes: Sequence[int] = (),
+    needed: Tensor | None = None,
     device: torch.device,
     budget: Budget,
     first_zyx: Sequence[Sequence[float]] = (),
-) -> Tensor | None:
-    """Return the mean over the folds, or what the time suffices for.
+) -> Prediction:
+    """Return the mean over the folds, or what the time suffices for, and the plan that was taken.
 
     One tile is timed, and the plan chosen by it (`lesionclick.budget.list_plans`). If tiles turn out slower, the
     prediction is cut short: a fold that has gaps which the ones before do not have is left out, and of a first fold
@@ -96,18 +115,14 @@ def predict(
     first_zyx
         Points whose tiles come first where not everything fits.
 
-    Returns
-    -------
-    Tensor or None
-        Shape (K, z, y, x), half precision, on the CPU; NaN where nothing was predicted. None if there was no time for
-        any tile. The mean is taken in half precision, as in nnU-Net.
     """
 
     def count_tiles(step: float) -> int:
         return len(tiles.list_tiles(data.shape[1:], patch_size, step, needed))
 
     plans = list_plans(len(networks), mirror_axes)
-    plan, pass_s = _plan(plans, count_tiles, lambda: _time_pass(networks[0], data, patch_size, device, budget), budget)
+    tile = data.new_zeros((1, len(data), *patch_size), device=device)
+    plan, pass_s = _plan(plans, count_tiles, lambda: _time_pass(networks[0], tile, budget), budget)
     mean: Tensor | None = None
     folds = 0
     for network in networks[: plan.folds]:
@@ -115,21 +130,21 @@ def predict(
             network,
             data,
             patch_size,
-            plan.step,
-            plan.mirror_axes,
-            needed,
-            device,
-            first_zyx if plan != plans[0] else (),
-            lambda: budget.left_s > plan.passes / plan.folds * pass_s,
+            step=plan.step,
+            mirror_axes=plan.mirror_axes,
+            needed=needed,
+            device=device,
+            first_zyx=first_zyx if plan != plans[0] else (),
+            go_on=lambda: budget.left_s > plan.passes / plan.folds * pass_s,
         )
         if logits is None and mean is None:
-            return None
+            break
         if logits is None or (mean is not None and not torch.equal(logits[0].isnan().cpu(), mean[0].isnan())):
             logger.warning("plan: the time is over, fold %d is left out", folds)
             break
         mean = logits.cpu() if mean is None else mean + logits.cpu()
         folds += 1
-    return None if mean is None else mean / folds
+    return Prediction(None if mean is None else mean / folds, replace(plan, folds=folds))
 
 
 def _plan(
@@ -156,11 +171,8 @@ def _plan(
     return plan, pass_s
 
 
-def _time_pass(
-    network: Network, data: Tensor, patch_size: Sequence[int], device: torch.device, budget: Budget
-) -> float:
+def _time_pass(network: Network, tile: Tensor, budget: Budget) -> float:
     """Return the seconds that a tile takes once through a network."""
-    tile = data.new_zeros((1, len(data), *patch_size), device=device)
     begin = budget.now()
     with torch.inference_mode():
         network(tile).sum().item()  # to see the value is to wait for it

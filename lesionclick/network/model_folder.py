@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lesionclick.errors import ModelError
-from lesionclick.grand_challenge.interfaces import Task
-from lesionclick.prompts.encodings import OFFICIAL_BASELINE, PromptSpec
+from lesionclick.prompts.spec import OFFICIAL_BASELINE, PromptSpec, TaskName
 
 logger = logging.getLogger(__name__)
+
+PLATFORM_MODEL = Path("/opt/ml/model")
+"""Where the platform unpacks a model that was uploaded apart."""
 
 _OFFICIAL_CHANNELS = ["CT", "PET", "FG", "BG"]
 
@@ -48,7 +50,9 @@ class ModelFolder:
     plans, configuration, dataset
         nnU-Net's plans, the configuration that the folds were trained with, and ``dataset.json``.
     prompt
-        How clicks become channels.
+        What its `prompt.json` says.
+    path
+        The folder.
     """
 
     networks: tuple[nn.Module, ...]
@@ -56,9 +60,36 @@ class ModelFolder:
     configuration: ConfigurationManager
     dataset: dict[str, Any]
     prompt: PromptSpec
+    path: Path
 
 
-def read_model_folder(folder: Path, trust_checkpoint: bool = False) -> ModelFolder:
+def find_model_folder(given: Path | None, task: TaskName) -> Path:
+    """Return the model folder to use: `given`, else the platform's where it holds a model, else the embedded one.
+
+    The first two may be a model folder, or hold one for each task under ``task1`` and ``task2``. A folder that is given
+    counts alone: a task that it has no model for is not served by another.
+    """
+    for folder in (given, PLATFORM_MODEL):
+        if folder is not None and (folder / task / "plans.json").is_file():
+            return folder / task
+        if folder is not None and (folder == given or holds_model(folder)):
+            return folder
+    return embedded_models() / task
+
+
+def holds_model(folder: Path) -> bool:
+    """Tell whether a folder is a model folder or holds one for any task."""
+    return any((folder / part / "plans.json").is_file() for part in ("", "task1", "task2"))
+
+
+def embedded_models() -> Path:
+    """Return the folder with the models that come with the package: in the wheel inside it, in a checkout beside it."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "resources"
+    return inside if inside.is_dir() else package.parent / "resources"
+
+
+def read_model_folder(folder: Path, *, n_images: int, trust_checkpoint: bool = False) -> ModelFolder:
     """Read ``plans.json``, ``dataset.json``, ``prompt.json`` and one checkpoint of each ``fold_*``.
 
     A fold without ``checkpoint_final.pth`` gives ``checkpoint_best.pth``. Without ``prompt.json``, channels named CT,
@@ -69,6 +100,8 @@ def read_model_folder(folder: Path, trust_checkpoint: bool = False) -> ModelFold
     ----------
     folder
         The model folder.
+    n_images
+        Number of images in the cases that it is for.
     trust_checkpoint
         Let checkpoints run any code that they hold. Otherwise those that hold more than tensors, plain Python values
         and NumPy numbers are refused.
@@ -85,15 +118,16 @@ def read_model_folder(folder: Path, trust_checkpoint: bool = False) -> ModelFold
         plans = PlansManager(plans_json)
         resolved = plans.get_configuration(_configuration_name(folder, checkpoints))
         configuration = _InferenceConfiguration(resolved.configuration)
-        _require_usable(folder, plans, configuration, dataset, prompt)
-        networks = tuple(_build_network(configuration, prompt.n_images + prompt.n_channels) for _ in checkpoints)
+        _require_usable(folder, prompt, n_images, plans=plans, configuration=configuration, dataset=dataset)
+        n_inputs = n_images + prompt.encoding.n_channels
+        networks = tuple(_build_network(configuration, n_inputs) for _ in checkpoints)
     dropped: set[str] = set()
     for network, (path, checkpoint) in zip(networks, checkpoints.items(), strict=True):
         dropped |= _load_weights(network, checkpoint, path)
     if dropped:
         message = "%s: dropped %d weights that the network of plans.json does not have, such as %s"
         logger.warning(message, folder, len(dropped), min(dropped))
-    return ModelFolder(networks, plans, configuration, dataset, prompt)
+    return ModelFolder(networks, plans, configuration, dataset, prompt, folder)
 
 
 class _InferenceConfiguration(ConfigurationManager):  # type: ignore[misc]
@@ -112,15 +146,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_task(folder: Path) -> Task:
-    """Return the task that the model in a folder was trained for, by the encoding of its clicks.
+def read_prompt_spec(folder: Path) -> PromptSpec:
+    """Return what a model folder says of its prompts, without reading its weights.
 
     Raises
     ------
     ModelError
-        If there is no such folder, or its encoding is missing, broken or unknown.
+        If there is no such folder, or what it says is missing, broken or unknown.
     """
-    return _read_prompt(folder, _read_json(folder / "dataset.json")).task
+    return _read_prompt(folder, _read_json(folder / "dataset.json"))
 
 
 def _read_prompt(folder: Path, dataset: Mapping[str, Any]) -> PromptSpec:
@@ -179,16 +213,18 @@ def _configuration_name(folder: Path, checkpoints: Mapping[Path, dict[str, Any]]
 
 def _require_usable(
     folder: Path,
+    prompt: PromptSpec,
+    n_images: int,
+    *,
     plans: PlansManager,
     configuration: ConfigurationManager,
     dataset: Mapping[str, Any],
-    prompt: PromptSpec,
 ) -> None:
     """Refuse kinds of models that do not fit the images of a case, its clicks, and one kind of lesion."""
     labels = plans.get_label_manager(dataset)
     if labels.has_regions or len(labels.foreground_labels) != 1:
         raise ModelError(f"{folder}: expected background and one other label, found {dataset['labels']}")
-    expected = prompt.n_images + (prompt.n_channels if prompt.stage == "image" else 0)
+    expected = n_images + (prompt.encoding.n_channels if prompt.stage == "image" else 0)
     if (found := len(_channel_names(dataset))) != expected:
         raise ModelError(
             f"{folder}: expected {expected} channels in dataset.json (the images, and those of the clicks where they "

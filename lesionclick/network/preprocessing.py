@@ -1,22 +1,44 @@
-"""What a network sees of a case, and the way back to the image: crop, padding, and the part that needs a prediction."""
+"""Images become what a network sees, and its logits come back to the image: nnU-Net's preprocessing, there and back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from lesionclick.network.model_folder import ModelFolder
+from lesionclick.prompts.spec import Align
+
+OUTSIDE_LOGIT = -10.0
+"""Lesion logit of voxels that are not predicted: sure background (5e-5 as a probability), yet in the range of logits,
+so that interpolation and corrections around it stay mild."""
 
 
 @dataclass(frozen=True)
 class NetworkInput:
     """A preprocessed case.
 
-    `images` (C, z, y, x) and `needed` (z, y, x), where a prediction is wanted (None: everywhere), are a part of the
-    network's grid, whose shape is `grid_shape`; their first voxel lies there at `origin`, which is negative where they
-    are padded. The others belong to the transposed image: its shape, the half-open bounds (low, high) of the part that
-    nnU-Net cropped, and its voxel size in mm.
+    Attributes
+    ----------
+    images
+        Shape (channel, z, y, x), a part of the network's grid.
+    needed
+        Where in that part a prediction is wanted, shape (z, y, x), bool; None for everywhere.
+    origin
+        Index of the part's first voxel on the network's grid along z, y, x, negative where it is padded.
+    grid_shape
+        Shape of the network's grid.
+    shape
+        Shape of the transposed image.
+    bounds
+        Half-open bounds (low, high) along z, y, x of the part of the transposed image that nnU-Net cropped.
+    spacing
+        Voxel size of the transposed image in mm.
     """
 
     images: Tensor
@@ -33,7 +55,130 @@ class NetworkInput:
         return tuple(slice(low, high) for low, high in self.bounds)
 
 
-def focus(case: NetworkInput, patch_size: Sequence[int]) -> NetworkInput:
+def preprocess(
+    model: ModelFolder,
+    channels: NDArray[np.number],
+    spacing_zyx: Sequence[float],
+    *,
+    body: NDArray[np.bool_] | None = None,
+    device: torch.device | None = None,
+) -> NetworkInput:
+    """Let nnU-Net transpose, crop, normalise and resample the channels of a case.
+
+    Parameters
+    ----------
+    model
+        The model folder, whose plans say how.
+    channels
+        Shape (channel, z, y, x).
+    spacing_zyx
+        Voxel size in mm.
+    body
+        Where a prediction is wanted, shape (z, y, x). With it the result is cut to the box around it.
+    device
+        Where the result lies; by default the CPU.
+    """
+    preprocessor = model.configuration.preprocessor_class(verbose=False)
+    images, _, properties = preprocessor.run_case_npy(
+        channels, None, {"spacing": list(spacing_zyx)}, model.plans, model.configuration, model.dataset
+    )
+    case = NetworkInput(
+        torch.from_numpy(np.asarray(images)).to(device),
+        needed=None,
+        origin=(0, 0, 0),
+        grid_shape=tuple(images.shape[1:]),
+        shape=tuple(properties["shape_before_cropping"]),
+        bounds=tuple((int(low), int(high)) for low, high in properties["bbox_used_for_cropping"]),
+        spacing=tuple(spacing_zyx[axis] for axis in model.plans.transpose_forward),
+    )
+    if body is None or not body.any():
+        return case
+    inside = torch.from_numpy(body.transpose(model.plans.transpose_forward)[case.window])
+    needed = _shrink_mask(inside.to(device), case.grid_shape)
+    return _focus(replace(case, needed=needed), model.configuration.patch_size)
+
+
+def index_on_network(model: ModelFolder, case: NetworkInput, indices_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Carry voxel indices (z, y, x) of the image to the part of the network's grid that `case.images` is; (n, 3)."""
+    transposed = indices_zyx[:, list(model.plans.transpose_forward)]
+    return to_network_grid(transposed, case.bounds, case.grid_shape, model.prompt.align) - case.origin
+
+
+def lesion_logit_on_image(model: ModelFolder, case: NetworkInput, logits: Tensor) -> NDArray[np.float32]:
+    """Resample logits with the plans' function, undo crop and transposition, and return the lesion's logit.
+
+    nnU-Net rounds both resampled logits to half precision before it compares them. Stage ``image`` repeats that, since
+    such a folder shall give the voxels that nnU-Net gives; otherwise the difference alone is resampled, at half the
+    cost.
+
+    Parameters
+    ----------
+    model
+        The model folder.
+    case
+        What the logits were predicted from.
+    logits
+        Of background and lesion, shape (2, z, y, x), NaN where nothing was predicted; on the grid of `case.images`.
+
+    Returns
+    -------
+    NDArray
+        The lesion's logit minus the background's on the image's grid, shape (z, y, x), float32; `OUTSIDE_LOGIT` where
+        nothing was predicted.
+    """
+    whole = logits.new_full((len(logits), *case.grid_shape), torch.nan)
+    spans = [
+        (max(start, 0), min(start + n, full), start)
+        for start, n, full in zip(case.origin, logits.shape[1:], case.grid_shape, strict=True)
+    ]
+    target = [slice(low, high) for low, high, _ in spans]
+    whole[:, *target] = logits[:, *(slice(low - start, high - start) for low, high, start in spans)]
+    if model.prompt.stage == "network":
+        difference = whole[1].float() - whole[0].float()
+        whole = difference.nan_to_num(nan=OUTSIDE_LOGIT)[None]
+    cropped_shape = [high - low for low, high in case.bounds]
+    resampled = model.configuration.resampling_fn_probabilities(
+        whole, cropped_shape, model.configuration.spacing, case.spacing
+    )
+    channels = np.asarray(resampled, dtype=np.float32)
+    lesion_logit = np.full(case.shape, OUTSIDE_LOGIT, dtype=np.float32)
+    lesion_logit[case.window] = channels[-1] if len(channels) == 1 else channels[1] - channels[0]
+    return np.ascontiguousarray(lesion_logit.transpose(model.plans.transpose_backward))
+
+
+def to_network_grid(
+    points_zyx: NDArray[np.float64],
+    crop_bounds: Sequence[Sequence[int]],
+    network_shape: Sequence[int],
+    align: Align,
+) -> NDArray[np.float64]:
+    """Carry voxel indices of the image to the network's grid.
+
+    Parameters
+    ----------
+    points_zyx
+        Indices on the image, shape (n, 3).
+    crop_bounds
+        Half-open bounds (low, high) along z, y, x of the part that nnU-Net cropped and resampled.
+    network_shape
+        Shape (z, y, x) after resampling.
+    align
+        ``centre`` maps voxel centres to each other; ``corner`` multiplies the index and rounds half to even.
+
+    Returns
+    -------
+    NDArray
+        Indices on the network's grid, shape (n, 3), float64, inside that grid.
+    """
+    low, high = np.asarray(crop_bounds, dtype=np.float64).T
+    points = np.clip(np.asarray(points_zyx, dtype=np.float64).reshape(-1, 3) - low, 0, high - low - 1)
+    scale = np.asarray(network_shape) / (high - low)
+    moved = np.rint(points * scale) if align == "corner" else (points + 0.5) * scale - 0.5
+    clipped: NDArray[np.float64] = np.clip(moved, 0, np.asarray(network_shape) - 1)
+    return clipped
+
+
+def _focus(case: NetworkInput, patch_size: Sequence[int]) -> NetworkInput:
     """Cut a case to the bounding box of what is needed, padded with air up to the patch.
 
     Tiles are not spent on the air around a body, and click channels are made on the padded grid, as in training; zeros
@@ -52,7 +197,7 @@ def focus(case: NetworkInput, patch_size: Sequence[int]) -> NetworkInput:
     )
 
 
-def shrink_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _shrink_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Bring a mask to another shape: all voxels that overlap it, and their neighbours, which interpolation needs."""
     pooled = functional.adaptive_max_pool3d(mask[None].float(), shape)
     return functional.max_pool3d(pooled, 3, stride=1, padding=1)[0].bool()

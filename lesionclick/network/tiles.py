@@ -22,6 +22,7 @@ def predict(
     network: Callable[[Tensor], Tensor],
     data: Tensor,
     patch_size: Sequence[int],
+    *,
     step: float = 0.5,
     mirror_axes: Sequence[int] = (),
     needed: Tensor | None = None,

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.points import is_first_on_lesion
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, is_first_on_lesion
+from lesionclick.prompts.spec import Rules
 
 LENGTH_MM = 12.0
 """Standard deviation of the correction around a click in mm, about the distance between two readers' contours."""
-MARGIN = 1.0
+SURE_LOGIT = 1.0
 """Logit that a corrected click gets: sure enough to survive resampling, and no more."""
-RIM_MARGIN = 2.0
+RIM_LOGIT = 2.0
 """Largest logit that a further click on a lesion keeps: the rim of a lesion is not its middle. Chosen with `LENGTH_MM`
 on the real patients held out from the training of the embedded model.
 """
@@ -26,77 +27,87 @@ may come from two lesions that the mask joins.
 
 
 @dataclass(frozen=True)
-class Refined:
-    """The mask after the rule, and how often the rule acted.
+class RulesActed:
+    """How often the rules acted.
 
     Attributes
     ----------
-    mask
-        Shape (z, y, x), bool.
+    tumor, background
+        Numbers of points of each kind.
     corrected_tumor, corrected_background
-        Numbers of clicks of each kind that the network alone had on the wrong side.
+        Numbers of those that the network alone had on the wrong side.
     removed
         Number of components that were removed because all lesions are marked.
     """
 
-    mask: NDArray[np.bool_]
-    corrected_tumor: int
-    corrected_background: int
+    tumor: int = 0
+    background: int = 0
+    corrected_tumor: int = 0
+    corrected_background: int = 0
     removed: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"corrected {self.corrected_tumor} of {self.tumor} tumour and {self.corrected_background} of "
+            f"{self.background} background points, removed {self.removed} unmarked components"
+        )
 
-def refine(
-    margin: NDArray[np.float32],
-    tumor_zyx: NDArray[np.int64],
-    background_zyx: NDArray[np.int64],
-    spacing_zyx: Sequence[float],
-    *,
-    by_procedure: bool = False,
-) -> Refined:
-    """Correct the network's logits around the clicks that they contradict, threshold them, and drop what is unmarked.
 
-    The clicks that lie on the wrong side are residuals of a Gaussian process over the logits: a smooth correction with
-    standard deviation `LENGTH_MM` brings each of them to `MARGIN` on its own side, and fades out around it (simple
-    kriging; Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 2.23). Clicks on the right
-    side are residuals of zero, so that a correction does not turn them over. The clicked voxels themselves are set in
-    any case; where one voxel is clicked as both, tumour wins.
+def apply_rules(
+    lesion_logit: NDArray[np.float32], prompts: Prompts, spacing_zyx: Sequence[float], rules: Rules
+) -> tuple[NDArray[np.bool_], RulesActed]:
+    """Correct the network's logits around the points that they contradict, threshold them, and drop what is unmarked.
 
-    Readers who follow the challenge's procedure click each lesion once, in its centre, before they click any again, on
-    its rim. With the second round they tell two things more. Where a further click on a lesion lies deeper in the mask
-    than `RIM_MARGIN`, the same correction draws the mask back to it. And all lesions are marked: from `REPEATS` such
-    clicks on, components without a tumour click are removed.
+    With ``none``, voxels above zero are the mask, and nothing else is done.
+
+    With ``clicks``, points on the wrong side are residuals of a Gaussian process over the logits: a smooth correction
+    with standard deviation `LENGTH_MM` brings each of them to `SURE_LOGIT` on its own side, and fades out around it
+    (simple kriging; Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 2.23). Points on
+    the right side are residuals of zero, so that a correction does not turn them over. The voxels of the points
+    themselves are set in any case; where one voxel is marked as both, tumour wins.
+
+    With ``challenge``, each lesion is clicked once, in its centre, before any is clicked again, on its rim. The second
+    round tells two things more. Where a further click on a lesion lies deeper in the mask than `RIM_LOGIT`, the same
+    correction draws the mask back to it. And all lesions are marked: from `REPEATS` such clicks on, components without
+    a tumour click are removed.
 
     Parameters
     ----------
-    margin
-        Foreground logit minus background logit, shape (z, y, x).
-    tumor_zyx, background_zyx
-        Voxel indices inside the image, shape (n, 3).
+    lesion_logit
+        The lesion's logit minus the background's, shape (z, y, x).
+    prompts
+        Points on whole voxels inside the image.
     spacing_zyx
         Voxel size in mm.
-    by_procedure
-        Whether the readers follow the challenge's procedure.
+    rules
+        Which of them act.
 
     Returns
     -------
-    Refined
-        The mask, and how often the rules acted.
+    mask : NDArray
+        Shape (z, y, x), bool.
+    acted : RulesActed
+        How often the rules acted.
     """
-    points = np.concatenate([tumor_zyx, background_zyx]).reshape(-1, 3)
-    side = np.repeat([1.0, -1.0], [len(tumor_zyx), len(background_zyx)])
-    agreement = side * margin[tuple(points.T)]
+    tumor, background = (prompts.voxels_zyx(kind) for kind in (TUMOR, BACKGROUND))
+    mask = lesion_logit > 0
+    if rules == "none":
+        return mask, RulesActed(len(tumor), len(background))
+    points = np.concatenate([tumor, background])
+    side = np.repeat([1.0, -1.0], [len(tumor), len(background)])
+    agreement = side * lesion_logit[tuple(points.T)]
     wrong = agreement <= 0
-    residual = np.where(wrong, side * (MARGIN - agreement), 0.0)
-    if by_procedure:
-        further = np.flatnonzero(~is_first_on_lesion(tumor_zyx, spacing_zyx))
-        residual[further] += np.minimum(RIM_MARGIN - agreement[further], 0.0)
-    mask = margin > 0
+    residual = np.where(wrong, side * (SURE_LOGIT - agreement), 0.0)
+    if rules == "challenge":
+        further = np.flatnonzero(~is_first_on_lesion(tumor, spacing_zyx))
+        residual[further] += np.minimum(RIM_LOGIT - agreement[further], 0.0)
     if residual.any():
-        mask = (margin + _correction(points, residual, margin.shape, spacing_zyx)) > 0
-        mask[tuple(np.asarray(background_zyx).reshape(-1, 3).T)] = False
-        mask[tuple(np.asarray(tumor_zyx).reshape(-1, 3).T)] = True
-    removed = _remove_unmarked(mask, tumor_zyx) if by_procedure else 0
-    return Refined(mask, int(wrong[side > 0].sum()), int(wrong[side < 0].sum()), removed)
+        mask = (lesion_logit + _correction(points, residual, lesion_logit.shape, spacing_zyx)) > 0
+        mask[tuple(background.T)] = False
+        mask[tuple(tumor.T)] = True
+    removed = _remove_unmarked(mask, tumor) if rules == "challenge" else 0
+    corrected = [int(wrong[side == one].sum()) for one in (1.0, -1.0)]
+    return mask, RulesActed(len(tumor), len(background), corrected[0], corrected[1], removed)
 
 
 def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64]) -> int:

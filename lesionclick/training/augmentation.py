@@ -11,7 +11,8 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, Im
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.encodings import PromptSpec, encode
+from lesionclick.prompts.encodings import PointEncoding
+from lesionclick.prompts.points import Prompts
 from lesionclick.simulation.readers import corrective_pair, simulate
 
 MOST_CLICKS = 10
@@ -60,8 +61,8 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
 
     Parameters
     ----------
-    spec
-        The encoding of the clicks.
+    encoding
+        How clicks become channels.
     spacing_zyx
         Voxel size of the patch in mm.
     jitter_voxels
@@ -69,14 +70,14 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
         network's.
     """
 
-    def __init__(self, spec: PromptSpec, spacing_zyx: tuple[float, ...], jitter_voxels: float = 0.6) -> None:
+    def __init__(self, encoding: PointEncoding, spacing_zyx: tuple[float, ...], jitter_voxels: float = 0.6) -> None:
         super().__init__()
-        self.spec = spec
+        self.encoding = encoding
         self.spacing_zyx = spacing_zyx
         self.jitter_voxels = jitter_voxels
 
     def apply(self, data_dict: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Append `spec.n_channels` channels to ``data_dict["image"]``, made from its PET and its segmentation."""
+        """Append `encoding.n_channels` channels to ``data_dict["image"]``, made from its PET and its segmentation."""
         rng = np.random.default_rng(np.random.randint(2**31))
         image = data_dict["image"]
         label = data_dict["segmentation"][0].numpy() > 0
@@ -91,9 +92,10 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
         else:
             local = steps if rng.uniform() < WHOLE_CASE_SHARE else _share_of_patch(label, steps, rng)
             kinds = (simulate(label, pet, rng, int(local[0]))[0], simulate(label, pet, rng, int(local[1]))[1])
-        moved = [points + rng.uniform(-1, 1, points.shape) * self.jitter_voxels for points in kinds]
-        prompts = encode(self.spec, moved[0], moved[1], label.shape, self.spacing_zyx)
-        return {**data_dict, "image": torch.cat([image, prompts])}
+        tumor, background = (points + rng.uniform(-1, 1, points.shape) * self.jitter_voxels for points in kinds)
+        prompts = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
+        channels = self.encoding.encode(prompts, label.shape, self.spacing_zyx)
+        return {**data_dict, "image": torch.cat([image, channels])}
 
 
 def _share_of_patch(label: NDArray[np.bool_], steps: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

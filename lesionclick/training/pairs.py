@@ -10,7 +10,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from numpy.typing import NDArray
 
 from lesionclick.longitudinal.patches import Patch, choose_zoom
-from lesionclick.prompts.encodings import PromptSpec, encode_pair
+from lesionclick.prompts.encodings import LesionPair
 from lesionclick.simulation.courses import Pair, draw_course, make_pair
 
 PROPAGATED_SHARE = 0.4
@@ -32,12 +32,12 @@ _MARGIN = 1.2
 class MakePair(BasicTransform):  # type: ignore[misc]
     """Turn a crop around a lesion into the channels of its baseline and follow-up, and the follow-up's mask.
 
-    Channels: follow-up CT, baseline CT, and those of `lesionclick.prompts.encodings.encode_pair`. The crop, in the
+    Channels: follow-up CT, baseline CT, and those of `lesionclick.prompts.encodings.LesionPair`. The crop, in the
     network's voxels, should be of `crop_size`; the lesion nearest to its centre counts.
 
     Parameters
     ----------
-    spec
+    encoding
         The encoding of mask and points.
     patch_size
         Shape (z, y, x) of the result.
@@ -49,13 +49,13 @@ class MakePair(BasicTransform):  # type: ignore[misc]
 
     def __init__(
         self,
-        spec: PromptSpec,
+        encoding: LesionPair,
         patch_size: tuple[int, ...],
         spacing_zyx: tuple[float, ...],
         intensities: Mapping[str, float],
     ) -> None:
         super().__init__()
-        self.spec = spec
+        self.encoding = encoding
         self.patch_size = patch_size
         self.spacing = np.asarray(spacing_zyx)
         self.spacing_zyx = spacing_zyx
@@ -68,7 +68,7 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         ct = data_dict["image"][0].numpy() * self.std + self.mean
         numbers = cc3d.connected_components(data_dict["segmentation"][0].numpy() > 0).astype(np.uint16)
         if not numbers.any():  # a crop at random, or one that the border cut
-            image = np.concatenate([np.zeros((2, *self.patch_size)), self._no_prompts()])
+            image = np.concatenate([np.zeros((1, *self.patch_size)), self._without_baseline()])
             return self._result(image, np.zeros(self.patch_size, dtype=bool), rng)
         target = _nearest_to_centre(numbers)
         inside = np.argwhere(numbers == target)
@@ -124,25 +124,30 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         label = followup.cut_mask(pair.followup_lesions, target)
         followup_ct = self._normalise(followup.cut(pair.followup_ct, self.low))
         if blind:
-            prompts = self._no_prompts(followup.to_patch(followup_point))
-            return np.concatenate([followup_ct[None], np.zeros((1, *self.patch_size)), prompts]), label
+            return np.stack([followup_ct, *self._without_baseline(followup.to_patch(followup_point))]), label
         # a new lesion has no point in the baseline; its place there is known by registration
         spread = CLICKED_MM if before.any() else PROPAGATED_MM
         baseline_point = (np.argwhere(before).mean(axis=0) if before.any() else origin) + rng.normal(
             scale=spread, size=3
         ) / self.spacing
         baseline = Patch.at_index(baseline_point, self.patch_size, zoom)
-        prompts = encode_pair(
-            self.spec,
+        channels = self.encoding.encode(
+            self._normalise(baseline.cut(pair.baseline_ct, self.low)),
             baseline.cut_mask(pair.baseline_lesions, target),
-            followup.to_patch(followup_point),
-            baseline.to_patch(baseline_point) if before.any() else None,
-            self.spacing_zyx,
+            followup_zyx=followup.to_patch(followup_point),
+            baseline_zyx=baseline.to_patch(baseline_point) if before.any() else None,
+            spacing_zyx=self.spacing_zyx,
         )
-        return np.stack([followup_ct, self._normalise(baseline.cut(pair.baseline_ct, self.low)), *prompts]), label
+        return np.stack([followup_ct, *channels]), label
 
-    def _no_prompts(self, followup_zyx: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
-        return encode_pair(self.spec, np.zeros(self.patch_size, dtype=bool), followup_zyx, None, self.spacing_zyx)
+    def _without_baseline(self, followup_zyx: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
+        return self.encoding.encode(
+            np.zeros(self.patch_size, dtype=np.float32),
+            np.zeros(self.patch_size, dtype=bool),
+            followup_zyx=followup_zyx,
+            baseline_zyx=None,
+            spacing_zyx=self.spacing_zyx,
+        )
 
     def _normalise(self, ct: NDArray[np.float32]) -> NDArray[np.float32]:
         normalised: NDArray[np.float32] = (np.clip(ct, self.low, self.high) - self.mean) / self.std

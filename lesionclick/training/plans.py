@@ -2,17 +2,15 @@
 
 import json
 from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lesionclick.prompts.encodings import PromptSpec
+from lesionclick.prompts.encodings import Fields, LesionPair
+from lesionclick.prompts.spec import Prediction, PromptSpec
 
-FIELDS = PromptSpec(
-    encoding="fields", stage="network", radius=6.0, unit="mm", reach_mm=30.0, readers="challenge", survey=True
-)
+FIELDS = PromptSpec(Fields(radius=6.0, far_mm=30.0), prediction=Prediction(survey=True), rules="challenge")
 """The encoding that our own models of Task 1 are trained with."""
-PAIR = PromptSpec(encoding="pair", stage="network", radius=10.0, unit="mm", reach_mm=8.0)
+PAIR = PromptSpec(LesionPair(radius=10.0, mask_mm=8.0))
 """The encoding of Task 2."""
 
 
@@ -124,7 +122,7 @@ def adapt_plans(plans_file: Path, task: str, config: str, minutes: float) -> Non
         Training time of ``small``.
     """
     plans = json.loads(plans_file.read_text())
-    plans["prompt"] = asdict(RECIPES[task, config].prompt)
+    plans["prompt"] = RECIPES[task, config].prompt.to_mapping()
     plans["minutes"] = minutes
     known = plans["foreground_intensity_properties_per_channel"]
     ours = _INTENSITIES[task]

@@ -16,13 +16,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from lesionclick.prompts.encodings import PromptSpec
+from lesionclick.prompts.spec import PromptSpec
 from lesionclick.training.augmentation import AppendClicks, MisalignCT
 from lesionclick.training.pairs import MakePair, crop_size
 
 
-def _prompt(plans_manager: PlansManager) -> PromptSpec:
-    return PromptSpec.from_mapping(plans_manager.plans["prompt"], "plans.json, key prompt")
+def _encoding(plans_manager: PlansManager) -> Any:
+    return PromptSpec.from_mapping(plans_manager.plans["prompt"], "plans.json, key prompt").encoding
 
 
 class nnUNetTrainerClicks(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  (nnU-Net's naming)
@@ -40,7 +40,7 @@ class nnUNetTrainerClicks(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  (
         network: nn.Module = nnUNetTrainer.build_network_architecture(
             plans_manager,
             configuration_manager,
-            num_input_channels + _prompt(plans_manager).n_channels,
+            num_input_channels + _encoding(plans_manager).n_channels,
             num_output_channels,
             enable_deep_supervision,
         )
@@ -59,7 +59,7 @@ class nnUNetTrainerClicks(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  (
 
     def _with_clicks(self, composed: BasicTransform) -> BasicTransform:
         """Insert the clicks before the label is downsampled for deep supervision."""
-        clicks = AppendClicks(_prompt(self.plans_manager), tuple(self.configuration_manager.spacing))
+        clicks = AppendClicks(_encoding(self.plans_manager), tuple(self.configuration_manager.spacing))
         last = len(composed.transforms)
         if isinstance(composed.transforms[-1], DownsampleSegForDSTransform):
             last -= 1
@@ -209,7 +209,7 @@ class nnUNetTrainerLongitudinal(nnUNetTrainer):  # type: ignore[misc]  # noqa: N
         configuration, plans = self.configuration_manager, self.plans_manager
         transforms: list[BasicTransform] = [
             MakePair(
-                _prompt(plans),
+                _encoding(plans),
                 tuple(configuration.patch_size),
                 tuple(configuration.spacing),
                 plans.foreground_intensity_properties_per_channel["0"],

@@ -1,0 +1,142 @@
+"""One case folder becomes its masks: choose the model, read, segment, write."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesionclick.budget import Budget, Stopwatch
+from lesionclick.errors import ModelError
+from lesionclick.grand_challenge.case_folder import CaseFolder
+from lesionclick.grand_challenge.image_files import write_masks
+from lesionclick.network.model_folder import find_model_folder, holds_model, read_prompt_spec
+from lesionclick.prompts.spec import TaskName
+from lesionclick.tasks import TASKS, AnySegmentation, Model, Session, Task, task_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A case that was handled.
+
+    Attributes
+    ----------
+    masks
+        The files that were written.
+    segmentation
+        What the session said.
+    seconds
+        Spent on each stage, reading and writing included.
+    """
+
+    masks: tuple[Path, ...]
+    segmentation: AnySegmentation
+    seconds: Mapping[str, float]
+
+
+class Algorithm:
+    """The models, and the session of the case that came last: further steps of it need no second preprocessing.
+
+    The model of a task is chosen by one rule, however the process runs: a folder that is given, else the platform's
+    where it holds a model, else the embedded models. A case of a task that the folder has no model for is refused.
+
+    Parameters
+    ----------
+    folder
+        Model folder, or one that holds ``task1`` and ``task2``.
+    trust_checkpoint
+        Let checkpoints run any code that they hold.
+    """
+
+    def __init__(self, folder: Path | None = None, *, trust_checkpoint: bool = False) -> None:
+        self._folder = folder
+        self._trust_checkpoint = trust_checkpoint
+        self._models: dict[TaskName, Model] = {}
+        self._latest: tuple[str, Session] | None = None
+
+    @classmethod
+    def load(
+        cls, folder: Path | None = None, *, trust_checkpoint: bool = False, tasks: Iterable[TaskName] | None = None
+    ) -> Algorithm:
+        """Return an algorithm whose models are loaded.
+
+        Parameters
+        ----------
+        folder, trust_checkpoint
+            See `Algorithm`.
+        tasks
+            Whose models are loaded now; by default all that the folder has.
+
+        Raises
+        ------
+        ModelError
+            If a model is missing, broken, of an unknown kind, or refused.
+        """
+        algorithm = cls(folder, trust_checkpoint=trust_checkpoint)
+        for task in _available(folder) if tasks is None else tasks:
+            algorithm.model(TASKS[task])
+        return algorithm
+
+    def model(self, task: Task) -> Model:
+        """Return the model of a task, loaded when it is first needed.
+
+        Raises
+        ------
+        ModelError
+            As `load`.
+        """
+        if task.name not in self._models:
+            folder = find_model_folder(self._folder, task.name)
+            logger.info("model: %s", folder)
+            self._models[task.name] = task.load(folder, trust_checkpoint=self._trust_checkpoint)
+        return self._models[task.name]
+
+    def handle(self, input_dir: Path, output_dir: Path, budget: Budget | None = None) -> Done:
+        """Handle the case in `input_dir` within its budget and write its masks to `output_dir`.
+
+        Raises
+        ------
+        InputError
+            If the case is not what the platform promises, or the masks cannot be written. Then there is no mask.
+        ModelError
+            If there is no model for its task, or it is broken.
+        OutOfMemoryError
+            If the memory does not suffice.
+        """
+        watch = Stopwatch()
+        folder = CaseFolder.open(input_dir)
+        task = task_of(folder)
+        model = self.model(task)
+        with watch.stage("read case"):
+            session, prompts = self._session(task, model, folder)
+            paths = folder.mask_paths(output_dir)
+            folder.prepare_output(output_dir)
+        segmentation = session.segment(prompts, budget=budget)
+        with watch.stage("write"):
+            masks = task.masks(segmentation)
+            write_masks({paths[socket]: mask for socket, mask in masks.items()})
+        logger.info("wrote %s", ", ".join(map(str, paths.values())))
+        return Done(tuple(paths.values()), segmentation, {**watch.seconds, **segmentation.seconds})
+
+    def _session(self, task: Task, model: Model, folder: CaseFolder) -> tuple[Session, object]:
+        """Return a session for the case, the latest one where only the prompts are others, and its prompts."""
+        content = folder.fingerprint(without=task.prompt_sockets)
+        if self._latest is not None and self._latest[0] == content:
+            session = self._latest[1]
+            return session, task.read_prompts(folder, session.case)
+        self._latest = None  # its memory is free before the new case is read
+        session = task.open(model, task.read(folder))
+        self._latest = content, session
+        return session, None
+
+
+def _available(folder: Path | None) -> list[TaskName]:
+    """Return the tasks that there are models for: of a folder that holds one model, its task alone."""
+    found = {task: find_model_folder(folder, task) for task in TASKS}
+    tasks = [task for task, path in found.items() if holds_model(path) and read_prompt_spec(path).task == task]
+    if not tasks:
+        raise ModelError(f"{folder}: expected a model folder, or folders task1 and task2 with one each, found none")
+    return tasks

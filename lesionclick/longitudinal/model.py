@@ -1,0 +1,105 @@
+"""A model of Task 2, which sees one lesion at a time: a patch of its follow-up and of its baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
+from numpy.typing import NDArray
+
+from lesionclick.errors import ModelError
+from lesionclick.network import tiles
+from lesionclick.network.device import default_device
+from lesionclick.network.ensemble import Placement, in_memory
+from lesionclick.network.model_folder import ModelFolder, find_model_folder, read_model_folder
+from lesionclick.prompts.encodings import LesionPair
+
+
+class LongitudinalModel:
+    """Networks, one per fold, and how a lesion becomes their input.
+
+    Attributes
+    ----------
+    content
+        What its folder holds.
+    encoding
+        How a lesion's baseline and its points become channels.
+    device
+        Where it predicts.
+    patch_size
+        Voxels of a patch along z, y, x.
+    spacing_zyx
+        Voxel size of a patch in mm.
+    """
+
+    n_images = 1
+
+    def __init__(self, content: ModelFolder, device: torch.device) -> None:
+        if not isinstance(content.prompt.encoding, LesionPair):
+            raise ModelError(
+                f"{content.path}: expected a model of task2, by the inputs of the case; found encoding "
+                f"{content.prompt.encoding.name!r}, which is one of {content.prompt.task}"
+            )
+        for name, expected, found in (
+            ("normalization_schemes", ["CTNormalization"], content.configuration.normalization_schemes),
+            ("transpose_forward", [0, 1, 2], list(content.plans.transpose_forward)),
+        ):
+            if found != expected:
+                raise ModelError(
+                    f"{content.path}: expected {name} {expected} in plans.json of a model of task2, found {found}"
+                )
+        self.content = content
+        self.encoding: LesionPair = content.prompt.encoding
+        self.device = device
+        self.networks = tuple(network.to(device).eval() for network in content.networks)
+        self.patch_size = tuple(int(n) for n in content.configuration.patch_size)
+        self.spacing_zyx = tuple(float(mm) for mm in content.configuration.spacing)
+        properties = content.plans.foreground_intensity_properties_per_channel["0"]
+        self._normalization = CTNormalization(use_mask_for_norm=False, intensityproperties=properties)
+
+    @classmethod
+    def load(
+        cls, folder: Path | str | None = None, *, device: torch.device | None = None, trust_checkpoint: bool = False
+    ) -> LongitudinalModel:
+        """Load a model folder; parameters and errors are those of `lesionclick.petct.model.PetCtModel.load`."""
+        found = find_model_folder(None if folder is None else Path(folder), "task2")
+        content = read_model_folder(found, n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
+        return cls(content, device or default_device())
+
+    def normalise(self, ct: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a CT patch in HU, shape (z, y, x), as the network wants it, by the plans' scheme."""
+        normalised: NDArray[np.float32] = self._normalization.run(ct.copy())
+        return normalised
+
+    def predict_lesion_logit(self, channels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return by how much the lesion's logit exceeds the background's.
+
+        Parameters
+        ----------
+        channels
+            Follow-up CT, normalised, then the channels of `LesionPair.encode`, shape (5, z, y, x).
+
+        Returns
+        -------
+        NDArray
+            Mean over folds and mirrored versions, shape (z, y, x), float32.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If the memory does not suffice.
+        """
+
+        def work(place: Placement) -> NDArray[np.float32]:
+            device = place.network
+            data = torch.from_numpy(np.ascontiguousarray(channels[None])).to(device)
+            axes = self.content.prompt.prediction.mirror_axes
+            with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+                folds = [tiles.average_flips(network, data, axes)[0].float() for network in self.networks]
+            mean = torch.stack(folds).mean(dim=0).cpu().numpy()
+            lesion_logit: NDArray[np.float32] = mean[1] - mean[0]
+            return lesion_logit
+
+        return in_memory(work, self.networks, self.device)
