@@ -175,7 +175,9 @@ class Volume:
         return image
 
 
-def require_same_grid(a: Volume | Grid, b: Volume | Grid, name_a: str, name_b: str, tolerance_mm: float = 1e-3) -> None:
+def require_same_grid(
+    a: Volume | Grid, b: Volume | Grid, name_a: str, name_b: str, *, tolerance_mm: float = 1e-3
+) -> None:
     """Refuse two images whose voxels do not lie in the same places.
 
     The corners of the two grids are compared, so that the tolerance holds for every voxel however large the image.

@@ -37,11 +37,7 @@ class LongitudinalModel:
     n_images = 1
 
     def __init__(self, content: ModelFolder, device: torch.device) -> None:
-        if not isinstance(content.prompt.encoding, LesionPair):
-            raise ModelError(
-                f"{content.path}: expected a model of task2, by the inputs of the case; found encoding "
-                f"{content.prompt.encoding.name!r}, which is one of {content.prompt.task}"
-            )
+        assert isinstance(content.prompt.encoding, LesionPair)
         for name, expected, found in (
             ("normalization_schemes", ["CTNormalization"], content.configuration.normalization_schemes),
             ("transpose_forward", [0, 1, 2], list(content.plans.transpose_forward)),
@@ -65,7 +61,7 @@ class LongitudinalModel:
     ) -> LongitudinalModel:
         """Load a model folder; parameters and errors are those of `lesionclick.petct.model.PetCtModel.load`."""
         found = find_model_folder(None if folder is None else Path(folder), "task2")
-        content = read_model_folder(found, n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
+        content = read_model_folder(found, task="task2", n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
         return cls(content, device or default_device())
 
     def normalise(self, ct: NDArray[np.float32]) -> NDArray[np.float32]:

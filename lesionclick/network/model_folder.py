@@ -89,7 +89,7 @@ def embedded_models() -> Path:
     return inside if inside.is_dir() else package.parent / "resources"
 
 
-def read_model_folder(folder: Path, *, n_images: int, trust_checkpoint: bool = False) -> ModelFolder:
+def read_model_folder(folder: Path, *, task: TaskName, n_images: int, trust_checkpoint: bool = False) -> ModelFolder:
     """Read ``plans.json``, ``dataset.json``, ``prompt.json`` and one checkpoint of each ``fold_*``.
 
     A fold without ``checkpoint_final.pth`` gives ``checkpoint_best.pth``. Without ``prompt.json``, channels named CT,
@@ -100,8 +100,10 @@ def read_model_folder(folder: Path, *, n_images: int, trust_checkpoint: bool = F
     ----------
     folder
         The model folder.
+    task
+        What it has to be a model of.
     n_images
-        Number of images in the cases that it is for.
+        Number of images in the cases of that task.
     trust_checkpoint
         Let checkpoints run any code that they hold. Otherwise those that hold more than tensors, plain Python values
         and NumPy numbers are refused.
@@ -113,6 +115,11 @@ def read_model_folder(folder: Path, *, n_images: int, trust_checkpoint: bool = F
     """
     plans_json, dataset = (_read_json(folder / name) for name in ("plans.json", "dataset.json"))
     prompt = _read_prompt(folder, dataset)
+    if prompt.task != task:
+        raise ModelError(
+            f"{folder}: expected a model of {task}, by the inputs of the case; "
+            f"found encoding {prompt.encoding.name!r}, which is one of {prompt.task}"
+        )
     checkpoints = read_checkpoints(folder, trust_checkpoint)
     with _broken_is_an_error(folder, "expected plans.json and dataset.json of nnU-Net v2"):
         plans = PlansManager(plans_json)

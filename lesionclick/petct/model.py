@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from lesionclick.errors import ModelError
 from lesionclick.network.device import default_device
 from lesionclick.network.model_folder import ModelFolder, find_model_folder, read_model_folder
 from lesionclick.prompts.encodings import PointEncoding
@@ -28,11 +27,7 @@ class PetCtModel:
     n_images = 2
 
     def __init__(self, content: ModelFolder, device: torch.device) -> None:
-        if not isinstance(content.prompt.encoding, PointEncoding):
-            raise ModelError(
-                f"{content.path}: expected a model of task1, by the inputs of the case; found encoding "
-                f"{content.prompt.encoding.name!r}, which is one of {content.prompt.task}"
-            )
+        assert isinstance(content.prompt.encoding, PointEncoding)
         self.content = content
         self.encoding: PointEncoding = content.prompt.encoding
         self.device = device
@@ -59,5 +54,5 @@ class PetCtModel:
             If something is missing, broken, of an unknown kind, or refused.
         """
         found = find_model_folder(None if folder is None else Path(folder), "task1")
-        content = read_model_folder(found, n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
+        content = read_model_folder(found, task="task1", n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
         return cls(content, device or default_device())

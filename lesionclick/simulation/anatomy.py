@@ -184,7 +184,7 @@ _TRUNK = np.array(
 )
 
 
-def draw_organs(z: Floats, y: Floats, x: Floats, patient: Patient, rng: np.random.Generator) -> NDArray[np.uint8]:
+def draw_organs(z: Floats, y: Floats, x: Floats, patient: Patient, *, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Draw the organs of a patient.
 
     Parameters
@@ -225,7 +225,7 @@ def draw_organs(z: Floats, y: Floats, x: Floats, patient: Patient, rng: np.rando
     def capsule(start: Place, end: Place, radius: float) -> Shape:
         return Shape(np.array(start, dtype=float), np.full(3, radius), np.array(end, dtype=float))
 
-    _draw_outline(organs, z, y, x, patient, draw, capsule, fat=rng.uniform(0.72, 0.9))
+    _draw_outline(organs, z, y, x, patient=patient, draw=draw, capsule=capsule, fat=rng.uniform(0.72, 0.9))
 
     for side in (-1, 1):
         draw("lung", ellipsoid((605, 0, 78 * side), (115, 78, 56)), within=("muscle", "fat"))
@@ -252,7 +252,7 @@ def draw_organs(z: Floats, y: Floats, x: Floats, patient: Patient, rng: np.rando
     return organs
 
 
-def _draw_outline(organs, z, y, x, patient, draw, capsule, fat) -> None:  # type: ignore[no-untyped-def]
+def _draw_outline(organs, z, y, x, *, patient, draw, capsule, fat) -> None:  # type: ignore[no-untyped-def]
     """Draw skin, fat and muscle of trunk, neck, head and limbs, and skull and brain."""
     level, width, depth = _TRUNK.T
     a, b = np.interp(z, level, width), np.interp(z, level, depth)

@@ -84,8 +84,8 @@ def make_pair(
     lesions: Numbers,
     spacing_zyx: tuple[float, ...],
     rng: np.random.Generator,
-    courses: Mapping[int, Course] | None = None,
     *,
+    courses: Mapping[int, Course] | None = None,
     shift_mm: float = 15.0,
     turn_degrees: float = 4.0,
     warp_mm: float = 3.0,
@@ -125,14 +125,16 @@ def make_pair(
     for number, course in drawn.items():
         if course.status != "present":
             image, numbers = (baseline_ct, baseline_lesions) if course.status == "new" else (source_ct, source_lesions)
-            _heal(image, lesions, number, boxes[number], spacing, rng)
+            _heal(image, lesions, number, boxes[number], spacing=spacing, rng=rng)
             numbers[boxes[number]][numbers[boxes[number]] == number] = 0
 
-    displacement = _displacement(ct.shape, spacing, rng, shift_mm, turn_degrees, warp_mm)
+    displacement = _displacement(ct.shape, spacing, rng, shift_mm=shift_mm, turn_degrees=turn_degrees, warp_mm=warp_mm)
     scaling = np.zeros_like(displacement)
     for number, course in drawn.items():
         if course.status == "present":
-            _add_growth(scaling, displacement, lesions, number, boxes[number], course.growth, spacing)
+            _add_growth(
+                scaling, displacement, lesions, number, box=boxes[number], growth=course.growth, spacing=spacing
+            )
     displacement += scaling
     _brighten_lesions(source_ct, source_lesions, rng)
     places = displacement + np.indices(ct.shape, dtype=np.float32, sparse=False)
@@ -162,6 +164,7 @@ def _heal(
     lesions: Numbers,
     number: int,
     box: tuple[slice, ...],
+    *,
     spacing: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> None:
@@ -195,6 +198,7 @@ def _displacement(
     shape: tuple[int, ...],
     spacing: NDArray[np.float64],
     rng: np.random.Generator,
+    *,
     shift_mm: float,
     turn_degrees: float,
     warp_mm: float,
@@ -234,6 +238,7 @@ def _add_growth(
     displacement: Floats,
     lesions: Numbers,
     number: int,
+    *,
     box: tuple[slice, ...],
     growth: float,
     spacing: NDArray[np.float64],

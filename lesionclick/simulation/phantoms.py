@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,18 +119,19 @@ def make_phantom(
     patient = Patient.draw(rng)
     spacing = spacing_xyz or SPACINGS_XYZ[rng.integers(len(SPACINGS_XYZ))]
     low, high = field_of_view or (rng.uniform(0, 0.1), rng.uniform(0.88, 1.0))
-    grid = _grid(patient, spacing, low, high, direction)
+    grid = _grid(patient, spacing, (low, high), direction)
     places = _Places(grid, low * patient.height, patient, rng)
 
-    organs = draw_organs(places.z, places.y, places.x, patient, rng)
+    organs = draw_organs(places.z, places.y, places.x, patient, rng=rng)
     label = np.zeros(organs.shape, dtype=np.uint8)
     hu, suv = _tissue_maps(organs, tracer, rng, contrast_agent)
+    maps = _Maps(organs, label, hu, suv, tracer)
     count = _draw_count(rng) if lesions is None else lesions
     # foci that mimic lesions in PET do not in CT, where they would only cut pieces out of lesions beside them
     for _ in range(0 if contrast_agent else int(rng.integers(2, 13))):
-        _add_focus(places, organs, label, hu, suv, tracer, patient, rng, contrast_agent, benign=True)
+        _add_focus(places, maps, patient, rng, contrast_agent=contrast_agent, benign=True)
     for _ in range(count):
-        _add_focus(places, organs, label, hu, suv, tracer, patient, rng, contrast_agent, benign=False)
+        _add_focus(places, maps, patient, rng, contrast_agent=contrast_agent, benign=False)
 
     return Phantom(
         ct=Volume(_scan_ct(hu, organs, rng), grid),
@@ -142,9 +143,10 @@ def make_phantom(
 
 
 def _grid(
-    patient: Patient, spacing: Sequence[float], low: float, high: float, direction: Sequence[float] | None
+    patient: Patient, spacing: Sequence[float], view: tuple[float, float], direction: Sequence[float] | None
 ) -> Grid:
-    """Return a grid around the patient, a little wider than the trunk, from the heights `low` to `high`."""
+    """Return a grid around the patient, a little wider than the trunk, over the part `view` of the height."""
+    low, high = view
     extent = (2 * patient.half_width, 2 * patient.half_depth, (high - low) * patient.height)
     size = tuple(max(16, int(np.ceil(e / s))) for e, s in zip(extent, spacing, strict=True))
     cosines = tuple(float(v) for v in direction) if direction is not None else (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)
@@ -204,20 +206,27 @@ def _draw_count(rng: np.random.Generator) -> int:
     return 0 if rng.uniform() < 1 / 3 else int(min(rng.geometric(0.2), MAX_LESIONS))
 
 
+class _Maps(NamedTuple):
+    """What a phantom is made of, arrays of shape (z, y, x), and the tracer."""
+
+    organs: NDArray[np.uint8]
+    label: NDArray[np.uint8]
+    hu: NDArray[np.float32]
+    suv: NDArray[np.float32]
+    tracer: Tracer
+
+
 def _add_focus(
     places: _Places,
-    organs: NDArray[np.uint8],
-    label: NDArray[np.uint8],
-    hu: NDArray[np.float32],
-    suv: NDArray[np.float32],
-    tracer: Tracer,
+    maps: _Maps,
     patient: Patient,
     rng: np.random.Generator,
-    contrast_agent: bool,
     *,
+    contrast_agent: bool,
     benign: bool,
 ) -> None:
     """Add a lesion, or a benign focus that looks like a small one, at a free place; change the maps in place."""
+    organs, label, hu, suv, tracer = maps
     ml = float(np.clip(rng.lognormal(np.log(3.0), 1.1), LESION_ML[0], 12.0 if benign else LESION_ML[1]))
     median, spread = _FOCUS_SUV[tracer]
     uptake = float(np.clip(rng.lognormal(np.log(median), spread), 1.5, 45.0))

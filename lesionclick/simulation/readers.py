@@ -20,33 +20,29 @@ def simulate(
     label: Mask,
     pet: NDArray[np.floating],
     rng: np.random.Generator,
-    budget: int = 10,
-    *,
-    offset_voxels: int = 0,
+    n_clicks: int = 10,
 ) -> tuple[Indices, Indices]:
     """Place clicks as the text of the challenge describes them.
 
-    Tumour clicks go to the centres of up to `budget` randomly chosen components of the label, then to random boundary
-    voxels of random ones among them until the budget is full. Background clicks are placed in the same way in the
+    Tumour clicks go to the centres of up to `n_clicks` randomly chosen components of the label, then to random boundary
+    voxels of random ones among them until there are `n_clicks`. Background clicks are placed in the same way in the
     components of hot uptake outside the label.
 
     Parameters
     ----------
-    label : (z, y, x) bool
-        True tumour voxels.
-    pet : (z, y, x) float
-        Uptake on the same grid; any unit.
-    rng : numpy.random.Generator
+    label
+        True tumour voxels, shape (z, y, x).
+    pet
+        Uptake on the same grid, shape (z, y, x); any unit.
+    rng
         The only source of randomness.
-    budget : int
+    n_clicks
         Clicks of each kind.
-    offset_voxels : int
-        Each click moves to a random voxel of its own component at most this far along every axis.
 
     Returns
     -------
     tumor_zyx, background_zyx : (n, 3) int64
-        n is `budget`, or 0 where there is no tumour or no hot uptake outside it (a constant PET has none).
+        n is `n_clicks`, or 0 where there is no tumour or no hot uptake outside it (a constant PET has none).
 
     Raises
     ------
@@ -56,8 +52,8 @@ def simulate(
     _require_same_shape(label, pet)
     label = np.asarray(label, dtype=bool)
     return (
-        _place(label, rng, budget, offset_voxels),
-        _place(_hot_uptake(label, pet), rng, budget, offset_voxels),
+        _place(label, rng, n_clicks),
+        _place(_hot_uptake(label, pet), rng, n_clicks),
     )
 
 
@@ -69,9 +65,9 @@ def corrective_pair(label: Mask, prediction: Mask, rng: np.random.Generator) -> 
 
     Parameters
     ----------
-    label, prediction : (z, y, x) bool
+    label, prediction
         True and predicted tumour voxels.
-    rng : numpy.random.Generator
+    rng
         The only source of randomness.
 
     Returns
@@ -90,7 +86,7 @@ def corrective_pair(label: Mask, prediction: Mask, rng: np.random.Generator) -> 
 
 
 def official(
-    label: Mask, pet: NDArray[np.floating], *, seed: int = 42, budget: int = 10, tumor_only: bool = False
+    label: Mask, pet: NDArray[np.floating], *, seed: int = 42, n_clicks: int = 10, tumor_only: bool = False
 ) -> tuple[Indices, Indices]:
     """Place clicks exactly as the organisers' published script does, quirks included.
 
@@ -101,21 +97,21 @@ def official(
 
     Parameters
     ----------
-    label : (z, y, x) bool
-        True tumour voxels.
-    pet : (z, y, x) float
-        Uptake on the same grid; any unit.
-    seed : int
+    label
+        True tumour voxels, shape (z, y, x).
+    pet
+        Uptake on the same grid, shape (z, y, x); any unit.
+    seed
         Seed of the legacy generator; the script's own is 42.
-    budget : int
+    n_clicks
         Clicks of each kind.
-    tumor_only : bool
+    tumor_only
         Leave the background clicks out, as for longitudinal CT.
 
     Returns
     -------
     tumor_zyx, background_zyx : (n, 3) int64
-        n is `budget`; 0 tumour clicks where the label is empty, 0 background clicks with `tumor_only`.
+        n is `n_clicks`; 0 tumour clicks where the label is empty, 0 background clicks with `tumor_only`.
 
     Raises
     ------
@@ -128,13 +124,13 @@ def official(
     if label.all():
         raise ValueError("the official clicks need voxels outside the label, but it fills the image")
     draws = np.random.RandomState(seed)
-    tumor = _place_officially(label, draws, budget, boundary_only=True)
+    tumor = _place_officially(label, draws, n_clicks, boundary_only=True)
     if tumor_only:
         return tumor, np.empty((0, 3), dtype=np.int64)
     hot = _hot_uptake(label, pet)
     if not hot.any():
         raise ValueError("the official script never ends here: no uptake outside the label exceeds its own percentile")
-    background = _place_officially(hot, draws, budget, boundary_only=False)
+    background = _place_officially(hot, draws, n_clicks, boundary_only=False)
     if label[tuple(background.T)].any():
         raise ValueError("the official script fails here: it drew a background click inside the label")
     return tumor, background
@@ -154,21 +150,19 @@ def _hot_uptake(label: Mask, pet: NDArray[np.floating]) -> Mask:
     return hot
 
 
-def _place(region: Mask, rng: np.random.Generator, budget: int, offset_voxels: int) -> Indices:
-    """Centres of up to `budget` random components of `region`, then random boundary voxels of the same components."""
+def _place(region: Mask, rng: np.random.Generator, n_clicks: int) -> Indices:
+    """Centres of up to `n_clicks` random components of `region`, then random boundary voxels of the same components."""
     numbers, count = cc3d.connected_components(region, connectivity=26, return_N=True)
     boxes = ndimage.find_objects(numbers)
-    chosen = rng.permutation(count)[:budget]
+    chosen = rng.permutation(count)[:n_clicks]
     if len(chosen) == 0:
         return np.empty((0, 3), dtype=np.int64)
     origins, depths = zip(*(_depth(numbers, i + 1, boxes[i]) for i in chosen), strict=True)
 
     clicks = [(i, _pick(depth == depth.max(), rng)) for i, depth in enumerate(depths)]
-    if len(clicks) < budget:
+    if len(clicks) < n_clicks:
         rims = [depth == 1 for depth in depths]
-        clicks += [(i, _pick(rims[i], rng)) for i in rng.integers(len(rims), size=budget - len(clicks))]
-    if offset_voxels > 0:
-        clicks = [(i, _nudge(depths[i] > 0, click, rng, offset_voxels)) for i, click in clicks]
+        clicks += [(i, _pick(rims[i], rng)) for i in rng.integers(len(rims), size=n_clicks - len(clicks))]
     return np.stack([origins[i] + click for i, click in clicks])
 
 
@@ -192,13 +186,7 @@ def _pick(mask: Mask, rng: np.random.Generator) -> Indices:
     return np.array(np.unravel_index(candidates[rng.integers(len(candidates))], mask.shape), dtype=np.int64)
 
 
-def _nudge(component: Mask, click: Indices, rng: np.random.Generator, offset_voxels: int) -> Indices:
-    start = np.maximum(click - offset_voxels, 0)
-    window = tuple(slice(a, b) for a, b in zip(start, click + offset_voxels + 1, strict=True))
-    return start + _pick(component[window], rng)
-
-
-def _place_officially(region: Mask, draws: np.random.RandomState, budget: int, *, boundary_only: bool) -> Indices:
+def _place_officially(region: Mask, draws: np.random.RandomState, n_clicks: int, *, boundary_only: bool) -> Indices:
     # Components are numbered as in the script where x is fastest in memory; all else follows the order of the axes,
     # which the script has as x, y, z.
     region_xyz = np.ascontiguousarray(region).T
@@ -208,7 +196,7 @@ def _place_officially(region: Mask, draws: np.random.RandomState, budget: int, *
     boxes = ndimage.find_objects(numbers)
     clicks: list[int] = []  # all voxels as flat indices in C order over x, y, z
     sources = []
-    for i in draws.choice(count, size=min(budget, count), replace=False):
+    for i in draws.choice(count, size=min(n_clicks, count), replace=False):
         origin, depth = _depth(numbers, i + 1, boxes[i])
         inside = np.argwhere(depth) + origin
         depths, voxels = depth[depth > 0], np.ravel_multi_index(tuple(inside.T), numbers.shape)
@@ -217,7 +205,7 @@ def _place_officially(region: Mask, draws: np.random.RandomState, budget: int, *
             sources.append((voxels[depths == 1], False))
         else:
             sources.append((voxels, depths.min() == depths.max()))
-    for k in range(budget - len(clicks)):
+    for k in range(n_clicks - len(clicks)):
         voxels, complement = sources[k % len(sources)]
         if complement:
             rank = draws.choice(numbers.size - len(voxels))

@@ -85,12 +85,12 @@ class MakePair(BasicTransform):  # type: ignore[misc]
             numbers[part],
             self.spacing_zyx,
             rng,
-            {target: course},
+            courses={target: course},
             shift_mm=0.0,
             turn_degrees=TURN_DEGREES,
         )
         centre = inside.mean(axis=0) - [axis.start for axis in part]
-        image, label = self._channels(pair, target, centre, zoom, blind, rng)
+        image, label = self._channels(pair, target, centre, zoom=zoom, blind=blind, rng=rng)
         return self._result(image, label, rng)
 
     def _part(self, shape: tuple[int, ...], centre: NDArray[np.float64], zoom: float) -> tuple[slice, ...]:
@@ -104,6 +104,7 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         pair: Pair,
         target: int,
         origin: NDArray[np.float64],
+        *,
         zoom: float,
         blind: bool,
         rng: np.random.Generator,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-from lesionclick.prompts.encodings import PromptSpec
+from lesionclick.prompts.spec import PromptSpec
 
 STEM = "dynamic_network_architectures.architectures.unet"
 RESAMPLING = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
@@ -33,7 +33,8 @@ def write_model_folder(
 
     Without `prompt`, the channels are those of the official baseline: CT, PET, FG, BG.
     """
-    n_images, click_channels = (prompt.n_images, prompt.n_channels) if prompt else (2, 2)
+    n_images = 1 if prompt and prompt.task == "task2" else 2
+    click_channels = prompt.encoding.n_channels if prompt else 2
     names = ["CT", "PET"][:n_images]
     if prompt is None or prompt.stage == "image":
         names += ["FG", "BG", *(f"click{n}" for n in range(2, click_channels))]
@@ -43,7 +44,7 @@ def write_model_folder(
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-    plans = _plans(len(names), patch_size, spacing_zyx, transpose, torch_resampling, network)
+    plans = _plans(len(names), patch_size, spacing_zyx, transpose, torch_resampling=torch_resampling, network=network)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))
@@ -109,6 +110,7 @@ def _plans(
     patch_size: Sequence[int],
     spacing_zyx: Sequence[float],
     transpose: Sequence[int],
+    *,
     torch_resampling: bool,
     network: str,
 ) -> dict[str, Any]:

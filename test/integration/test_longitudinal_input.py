@@ -26,10 +26,11 @@ from helpers.longitudinal_folder import (
 from helpers.model_folder import write_model_folder
 
 from lesionclick.grand_challenge.interfaces import PRIMARY, SECONDARY, Region
-from lesionclick.prompts.encodings import PromptSpec
+from lesionclick.prompts.encodings import LesionPair
+from lesionclick.prompts.spec import PromptSpec
 
 SCRIPT = Path(__file__).parents[2] / "inference.py"
-PAIR = PromptSpec(encoding="pair", stage="network", radius=10.0, unit="mm", reach_mm=8.0)
+PAIR = PromptSpec(LesionPair(radius=10.0, mask_mm=8.0))
 REGIONS = {"primary": PRIMARY, "secondary": SECONDARY}
 
 

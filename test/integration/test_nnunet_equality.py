@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick.images import Grid, Volume
-from lesionclick.petct.model import Model
-from lesionclick.prompts.encodings import OFFICIAL_BASELINE
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Click
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.model import PetCtModel
+from lesionclick.petct.session import PetCtSession
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
+from lesionclick.prompts.spec import OFFICIAL_BASELINE, Prediction
 
 CPU = torch.device("cpu")
-CLICKS = (
-    Click(TUMOR, (20.0, 12.0, 9.0)),
-    Click(BACKGROUND, (5.0, 20.0, 14.0)),
-    Click(TUMOR, (20.0, 12.0, 9.0)),
-    Click(TUMOR, (30.0, 22.0, 20.0)),
+CLICKS = Prompts(
+    (
+        Point(TUMOR, (20.0, 12.0, 9.0)),
+        Point(BACKGROUND, (5.0, 20.0, 14.0)),
+        Point(TUMOR, (20.0, 12.0, 9.0)),
+        Point(TUMOR, (30.0, 22.0, 20.0)),
+    )
 )
 
 
@@ -45,14 +49,14 @@ def official_heatmap(shape_zyx: tuple[int, ...], name: str) -> NDArray[np.float3
     """FG or BG as the organisers' script makes it."""
     heatmap = np.zeros(shape_zyx, dtype=np.float32)
     for click in CLICKS:
-        if click.name == name:
+        if click.kind == name:
             x, y, z = (int(c) for c in click.point_xyz)
             heatmap[z, y, x] = 1
     return ndimage.gaussian_filter(heatmap, sigma=3)
 
 
 def predict_from_files(
-    folder: Path, channels: list[Volume], work: Path, folds: tuple[int, ...], mirror: bool
+    folder: Path, channels: list[Volume], work: Path, *, folds: tuple[int, ...], mirror: bool
 ) -> NDArray[np.uint8]:
     work.mkdir()
     files = [str(work / f"case_{n:04}.nii.gz") for n in range(len(channels))]
@@ -91,16 +95,17 @@ def test_in_process_mask_equals_nnunets(case: dict[str, Any], tmp_path: Path) ->
     images = smooth_images(options.pop("size_xyz"), options.pop("spacing_xyz"), options.pop("rim", 0))
     mirror_axes = options.get("mirror_axes", ())
     if mirror_axes:
-        options["prompt"] = replace(OFFICIAL_BASELINE, mirror_axes=mirror_axes)
+        options["prompt"] = replace(OFFICIAL_BASELINE, prediction=Prediction(mirror_axes=mirror_axes))
     folder = write_model_folder(tmp_path / "model", **options)
 
-    margin = Model.load(folder, CPU).predict_margin(*images, CLICKS)
+    model = PetCtModel.load(folder, device=CPU)
+    lesion_logit = PetCtSession(model, PetCtCase(*images, CLICKS)).segment().lesion_logit
 
     heatmaps = [Volume(official_heatmap(images[0].array.shape, name), images[0].grid) for name in (TUMOR, BACKGROUND)]
     folds = options.get("folds", (0,))
-    expected = predict_from_files(folder, images + heatmaps, tmp_path / "files", folds, bool(mirror_axes))
-    mask = margin.array > 0
-    assert margin.array.dtype == np.float32
-    assert margin.grid == images[1].grid
+    expected = predict_from_files(folder, images + heatmaps, tmp_path / "files", folds=folds, mirror=bool(mirror_axes))
+    mask = lesion_logit.array > 0
+    assert lesion_logit.array.dtype == np.float32
+    assert lesion_logit.grid == images[1].grid
     assert 0.05 < expected.mean() < 0.95
     assert np.count_nonzero(mask != expected) == 0

@@ -10,13 +10,16 @@ from nnunetv2.training.dataloading import nnunet_dataset
 
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation.samples import make_visits
-from lesionclick.longitudinal.session import Lesion, segment_lesions
+from lesionclick.longitudinal.lesions import Lesion
+from lesionclick.longitudinal.model import LongitudinalModel
+from lesionclick.longitudinal.session import segment_lesions
 from lesionclick.network.model_folder import read_model_folder
 from lesionclick.petct.case import PetCtCase
-from lesionclick.petct.model import LesionModel, Model
-from lesionclick.petct.session import segment
-from lesionclick.prompts.encodings import PromptSpec
-from lesionclick.prompts.points import clicks_from_indices
+from lesionclick.petct.model import PetCtModel
+from lesionclick.petct.session import PetCtSession
+from lesionclick.prompts.encodings import Fields
+from lesionclick.prompts.points import Prompts
+from lesionclick.prompts.spec import PromptSpec
 from lesionclick.simulation.phantoms import make_phantom
 from lesionclick.simulation.readers import simulate
 from lesionclick.training.train import balance_lesions, export_model, take_weights, train
@@ -57,10 +60,11 @@ def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
     assert all(tensor.dtype == torch.half for tensor in weights.values())
     assert sum(tensor.numel() for tensor in weights.values()) > 1_000_000
 
-    model = Model.load(folder, torch.device("cpu"))
+    model = PetCtModel.load(folder, device=torch.device("cpu"))
     phantom = make_phantom(0, "fdg", lesions=6, spacing_xyz=(6.0, 6.0, 6.0), field_of_view=(0.4, 0.6))
     points = simulate(phantom.label.array > 0, phantom.pet.array, np.random.default_rng(0))
-    mask = segment(PetCtCase(phantom.ct, phantom.pet, clicks_from_indices(*points), "x"), model)
+    prompts = Prompts.from_indices(tumor_zyx=points[0], background_zyx=points[1])
+    mask = PetCtSession(model, PetCtCase(phantom.ct, phantom.pet, prompts)).segment().mask
     assert mask.array[tuple(points[0].T)].all()
     assert not mask.array[tuple(points[1].T)].any()
 
@@ -78,15 +82,15 @@ def test_a_trained_model_of_task2_segments_a_followup(dataset, tmp_path):
     for pet in dataset.glob("imagesTr/*_0001.nii.gz"):
         pet.unlink()
     folder = train("task2", dataset, "small", tmp_path / "out", "cpu", minutes=0.001, processes=1)
-    model = LesionModel.load(folder, torch.device("cpu"))
+    model = LongitudinalModel.load(folder, device=torch.device("cpu"))
     assert model.patch_size == (24, 40, 40)
     with pytest.raises(ModelError, match="expected a model of task1, by the inputs of the case; found encoding 'pair'"):
-        Model.load(folder, torch.device("cpu"))
+        PetCtModel.load(folder, device=torch.device("cpu"))
 
     phantom = make_phantom(0, "fdg", lesions=3, spacing_xyz=(6.0, 6.0, 6.0), field_of_view=(0.4, 0.6))
     visits = make_visits(phantom.ct, phantom.label, 1)
     place = Lesion(5, phantom.ct.grid.to_physical([(20, 20, 10)])[0], True, visits.baseline, None, new=True)
-    mask = segment_lesions(visits.followup, [place], model)
+    mask = segment_lesions(visits.followup, [place], model).mask
     assert set(np.unique(mask.array)) == {0, 5}  # a clicked lesion is never empty
 
 
@@ -119,8 +123,9 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 def test_images_take_over_their_weights_where_clicks_are_encoded_in_another_way(tmp_path):
     old = write_model_folder(tmp_path / "old", seed=1)
-    fields = PromptSpec(encoding="fields", stage="network", radius=6.0)
-    network = read_model_folder(write_model_folder(tmp_path / "new", prompt=fields, seed=2)).networks[0]
+    fields = PromptSpec(Fields(radius=6.0))
+    folder = write_model_folder(tmp_path / "new", prompt=fields, seed=2)
+    network = read_model_folder(folder, task="task1", n_images=2).networks[0]
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     take_weights(network, old)
     source = read_model_folder(old).networks[0].state_dict()

@@ -5,12 +5,12 @@ import pytest
 from helpers.model_folder import write_model_folder
 from helpers.tiny_phantom import tiny_phantom
 
-from lesionclick.evaluation.samples import write_sample
-
 
 @pytest.fixture
 def cases(tmp_path: Path) -> Path:
     """A folder with `cases/{negative,positive}` in the platform's layout and `labels` beside it."""
+    from lesionclick.evaluation.samples import write_sample
+
     for name, lesions in (("positive", True), ("negative", False)):
         write_sample(tiny_phantom(lesions), 5, tmp_path / "cases" / name, tmp_path / "labels" / f"{name}.mha")
     return tmp_path / "cases"

@@ -23,7 +23,7 @@ def scan(*balls, tissue=40.0, lesion=100.0):
 
 def pair(course, seed=0, radius_mm=10.0, **options):
     ct, lesions = scan(ball(radius_mm))
-    return make_pair(ct, lesions, SPACING, np.random.default_rng(seed), {1: course}, **options)
+    return make_pair(ct, lesions, SPACING, np.random.default_rng(seed), courses={1: course}, **options)
 
 
 def test_same_seed_same_pair():
@@ -70,7 +70,7 @@ def test_places_are_carried_to_where_the_lesion_went():
 def test_lesions_keep_their_numbers_and_courses():
     ct, lesions = scan(ball(7.0, (15, 12, 12)), ball(7.0, (15, 36, 36)))
     courses = {1: Course("vanished"), 2: Course("present", 1.0)}
-    found = make_pair(ct, lesions, SPACING, np.random.default_rng(0), courses, **STILL)
+    found = make_pair(ct, lesions, SPACING, np.random.default_rng(0), courses=courses, **STILL)
     assert set(np.unique(found.baseline_lesions)) == {0, 1, 2}
     assert set(np.unique(found.followup_lesions)) == {0, 2}
     assert found.courses == courses

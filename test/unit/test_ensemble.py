@@ -8,8 +8,8 @@ import torch
 from test_budget import Clock
 from torch import Tensor, nn
 
-from lesionclick.budget import SAFETY, Budget
-from lesionclick.errors import BudgetError
+from lesionclick.budget import SAFETY, Budget, Plan
+from lesionclick.errors import OutOfMemoryError
 from lesionclick.network import ensemble
 from lesionclick.network.ensemble import Placement, in_memory, list_placements
 
@@ -34,7 +34,9 @@ class Slow:
 
 def run(folds: Sequence[Slow], left_s: float, mirror_axes: Sequence[int] = (), first=()) -> Tensor | None:
     budget = Budget(left_s, folds[0].clock)
-    return ensemble.predict(folds, DATA, PATCH, mirror_axes, None, CPU, budget, first)
+    return ensemble.predict(
+        folds, DATA, PATCH, mirror_axes=mirror_axes, device=CPU, budget=budget, first_zyx=first
+    ).logits
 
 
 @pytest.fixture
@@ -98,6 +100,15 @@ def test_a_fold_that_is_cut_short_is_left_out(clock: Clock) -> None:
     assert (logits[1] == 1.0).all()
 
 
+def test_what_was_done_is_told(clock: Clock) -> None:
+    everything = [Slow(clock, 1.0), Slow(clock, 1.0)]
+    folds = ensemble.predict(everything, DATA, PATCH, mirror_axes=(2,), device=CPU, budget=Budget())
+    assert folds.plan == Plan(folds=2, mirror_axes=(2,), step=0.5)
+    hurried = Budget(2 + 4 * SAFETY, clock)
+    assert ensemble.predict(everything, DATA, PATCH, device=CPU, budget=hurried).plan == Plan(1, (), 1.0)
+    assert ensemble.predict(everything, DATA, PATCH, device=CPU, budget=Budget(0.0, clock)).plan.folds == 0
+
+
 def test_clicked_tiles_come_first_where_not_all_fit(clock: Clock) -> None:
     logits = run([Slow(clock, 1.0)], 3.5, first=[(1, 1, 14.0)])
     assert logits[0, 0, 0].isfinite().tolist() == [False] * 12 + [True] * 4
@@ -144,5 +155,5 @@ class TestMemory:
         def work(_: Placement) -> None:
             raise torch.OutOfMemoryError("full")
 
-        with pytest.raises(BudgetError, match="expected enough memory on meta or the CPU, found on neither: full"):
+        with pytest.raises(OutOfMemoryError, match="expected enough memory on meta or the CPU, found on neither: full"):
             in_memory(work, [], GPU)

@@ -5,22 +5,22 @@ import numpy as np
 import pytest
 
 from lesionclick.budget import Budget
-from lesionclick.grand_challenge.interfaces import PRIMARY
 from lesionclick.images import Grid, Volume
 from lesionclick.longitudinal import session as longitudinal
-from lesionclick.longitudinal.session import Lesion, find_lesions, segment_followups, segment_lesions
-from lesionclick.petct.case import Baseline, Followup, LongitudinalCase
-from lesionclick.prompts.encodings import PromptSpec
+from lesionclick.longitudinal.case import Baseline, Followup, LongitudinalCase
+from lesionclick.longitudinal.lesions import Lesion, find_lesions
+from lesionclick.longitudinal.session import LongitudinalSession
+from lesionclick.prompts.encodings import LesionPair
 
 GRID = Grid((40, 36, 20), (2.0, 2.0, 3.0), (-40.0, -36.0, 50.0))
 TISSUE, BRIGHT = 40.0, 100.0
-PAIR = PromptSpec(encoding="pair", stage="network", radius=10.0, unit="mm", reach_mm=8.0)
 
 
 class Shift:
     """An alignment by a shift in mm."""
 
     kind = "affine"
+    complete = True
 
     def __init__(self, mm=(0.0, 0.0, 0.0), overlap=1.0):
         self.mm, self.overlap = np.array(mm), overlap
@@ -39,15 +39,15 @@ class BrightIsLesion:
     sure: float = 5.0
     patch_size: tuple[int, ...] = (12, 16, 16)
     spacing_zyx: tuple[float, ...] = (3.0, 2.0, 2.0)
-    prompt: PromptSpec = PAIR
 
     def __post_init__(self):
         self.seen = []
+        self.encoding = LesionPair(radius=10.0, mask_mm=8.0)
 
     def normalise(self, ct):
         return ct
 
-    def predict_margin(self, channels):
+    def predict_lesion_logit(self, channels):
         self.seen.append(channels)
         return np.where(channels[0] > (TISSUE + BRIGHT) / 2, self.sure, -5.0).astype(np.float32)
 
@@ -74,12 +74,20 @@ def baseline(*boxes, grid=GRID, region="primary", first=1):
     return Baseline(region, ct, Volume(numbers, grid), points)
 
 
-def followup(*boxes, points=None, grid=GRID):
-    return Followup("primary", image(*boxes, grid=grid), points or {}, "x", PRIMARY.mask)
+def followup(*boxes, points=None, grid=GRID, region="primary"):
+    return Followup(region, image(*boxes, grid=grid), points or {})
 
 
 def lesion(number, point_xyz, clicked=True, grid=GRID):
     return Lesion(number, grid.to_physical(point_xyz)[0], clicked, None, None, new=True)
+
+
+def segment_lesions(scan, lesions, model, budget=None):
+    return longitudinal.segment_lesions(scan, lesions, model, budget).mask
+
+
+def segment_followups(case, model, budget=None):
+    return list(LongitudinalSession(model, case).segment(budget=budget).masks.values())
 
 
 def labels(volume):
@@ -156,7 +164,7 @@ class TestSegment:
 
     def test_a_clicked_lesion_is_never_empty(self):
         class Doubtful(BrightIsLesion):
-            def predict_margin(self, channels):
+            def predict_lesion_logit(self, channels):
                 return np.where(channels[0] > (TISSUE + BRIGHT) / 2, -1.0, -5.0).astype(np.float32)
 
         mask = segment_lesions(followup(BOX), [lesion(1, centre(BOX))], Doubtful())
@@ -180,7 +188,7 @@ class TestSegment:
 
     def test_the_surer_lesion_takes_the_voxel(self):
         class Biased(BrightIsLesion):
-            def predict_margin(self, channels):
+            def predict_lesion_logit(self, channels):
                 sure = 3.0 if len(self.seen) == 0 else 1.0
                 self.seen.append(channels)
                 return np.where(channels[0] > (TISSUE + BRIGHT) / 2, sure, -5.0).astype(np.float32)
@@ -205,7 +213,7 @@ class TestSegment:
         grid = Grid(GRID.size_xyz, GRID.spacing_xyz, tuple(GRID.to_physical(far)[0]), tuple(np.diag(signs).ravel()))
         stored = Volume(np.ascontiguousarray(np.flip(image(BOX, OTHER).array, 2 - axis)), grid)
         place = Lesion(1, GRID.to_physical((9, 13, 9))[0], True, None, None, new=True)
-        mask = segment_lesions(Followup("primary", stored, {}, "x", PRIMARY.mask), [place], BrightIsLesion())
+        mask = segment_lesions(Followup("primary", stored, {}), [place], BrightIsLesion())
         assert np.array_equal(np.flip(mask.array, 2 - axis), straight)
         assert straight.any()
 
@@ -218,9 +226,9 @@ class TestSegment:
         class TenSecondsEach(BrightIsLesion):
             seconds = 0.0
 
-            def predict_margin(self, channels):
+            def predict_lesion_logit(self, channels):
                 self.seconds += 10
-                return super().predict_margin(channels)
+                return super().predict_lesion_logit(channels)
 
         model = TenSecondsEach()
         third = ((10, 25, 12), 4)
@@ -259,7 +267,7 @@ class TestCase:
     def test_each_followup_takes_the_baseline_that_it_overlaps_most(self, monkeypatch, caplog):
         caplog.set_level(logging.INFO)
         legs, chest = baseline(BOX), baseline(OTHER, region="secondary", first=2)
-        first, second = followup(BOX, OTHER), followup(BOX, OTHER)
+        first, second = followup(BOX, OTHER), followup(BOX, OTHER, region="secondary")
         overlaps = {(0, 0): 0.2, (1, 0): 0.9, (0, 1): 0.8, (1, 1): 0.1}
 
         def register(before, after, _budget):
@@ -279,7 +287,7 @@ class TestCase:
 
         monkeypatch.setattr(longitudinal, "register", register)
         case = LongitudinalCase((baseline(BOX), baseline(OTHER, region="secondary")), (followup(BOX),))
-        longitudinal.segment_followups(case, BrightIsLesion(), Budget(101.0, lambda: 0.0))
+        segment_followups(case, BrightIsLesion(), Budget(101.0, lambda: 0.0))
         assert times == pytest.approx([30.0, 30.0], abs=0.1)  # 60 % of 100 s, for two pairs
 
     def test_two_baselines_share_one_followup_and_one_baseline_serves_two(self, monkeypatch):
@@ -289,7 +297,7 @@ class TestCase:
         assert labels(mask) == {1: 64, 2: 64}
         overlap = iter([0.9, 0.6])
         monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=next(overlap)))
-        case = LongitudinalCase((legs,), (followup(BOX), followup(BOX)))
+        case = LongitudinalCase((legs,), (followup(BOX), followup(BOX, region="secondary")))
         assert [labels(mask) for mask in segment_followups(case, BrightIsLesion())] == [{1: 64}, {1: 64}]
 
     def test_no_overlap_is_told_and_points_still_count(self, monkeypatch, caplog):
@@ -298,3 +306,57 @@ class TestCase:
         (mask,) = segment_followups(case, BrightIsLesion())
         assert labels(mask) == {1: 64}
         assert "expected the same part of the body, found an overlap of 0.10" in caplog.text
+
+
+class TestSession:
+    CASE = LongitudinalCase((baseline(BOX, OTHER),), (followup(BOX, OTHER),))
+
+    @pytest.fixture
+    def registrations(self, monkeypatch):
+        """Every registration that is made; those are complete while the list says so."""
+        made = []
+
+        def register(*_):
+            made.append(Shift())
+            made[-1].complete = len(made) > 1
+            return made[-1]
+
+        monkeypatch.setattr(longitudinal, "register", register)
+        return made
+
+    def test_scans_are_registered_again_only_where_the_time_was_short(self, registrations):
+        session = LongitudinalSession(BrightIsLesion(), self.CASE)
+        masks = [session.segment().masks["primary"].array for _ in range(3)]
+        assert len(registrations) == 2
+        assert np.array_equal(masks[0], masks[2])
+
+    @pytest.mark.usefixtures("registrations")
+    def test_points_are_added_moved_and_taken_back(self):
+        session = LongitudinalSession(BrightIsLesion(), self.CASE)
+        assert labels(session.segment().masks["primary"]) == {1: 64, 2: 64}
+        session.add("primary", 2, centre(OTHER))
+        assert labels(session.segment().masks["primary"]) == {2: 64}
+        session.add("primary", 9, centre(BOX))
+        session.add("primary", 2, centre(BOX))
+        assert session.points["primary"] == {2: centre(BOX), 9: centre(BOX)}
+        session.undo()
+        result = session.segment()
+        assert labels(result.masks["primary"]) == {2: 64, 9: 64}
+        assert [(one.lesion.number, one.lesion.new) for one in result.followups["primary"].lesions] == [
+            (2, False),
+            (9, True),
+        ]
+        session.reset()
+        session.undo()
+        assert session.points["primary"] == {}
+
+    @pytest.mark.usefixtures("registrations")
+    def test_given_points_count_alone(self):
+        session = LongitudinalSession(BrightIsLesion(), self.CASE)
+        session.add("primary", 1, centre(BOX))
+        assert labels(session.segment({"primary": {2: centre(OTHER)}}).masks["primary"]) == {2: 64}
+
+    @pytest.mark.parametrize(("region", "number"), [("secondary", 1), ("primary", 0)])
+    def test_other_regions_and_numbers_are_refused(self, region, number):
+        with pytest.raises(ValueError, match="expected a region"):
+            LongitudinalSession(BrightIsLesion(), self.CASE).add(region, number, (1, 2, 3))

@@ -10,8 +10,8 @@ import torch
 from helpers.model_folder import checkpoint_of, write_checkpoint
 
 from lesionclick.errors import ModelError
-from lesionclick.petct.model import Model
-from lesionclick.prompts.encodings import OFFICIAL_BASELINE
+from lesionclick.petct.model import PetCtModel
+from lesionclick.prompts.spec import OFFICIAL_BASELINE
 
 CPU = torch.device("cpu")
 
@@ -26,16 +26,16 @@ class TestUntrustedCheckpoint:
         monkeypatch.chdir(tmp_path)
         write_checkpoint(folder / "fold_0", {**checkpoint_of(folder), "extra": RunsCode()})
         with pytest.raises(ModelError, match=r"checkpoint_final\.pth: expected tensors.*Path.*--trust-checkpoint"):
-            Model.load(folder, CPU)
+            PetCtModel.load(folder, device=CPU)
         assert not (tmp_path / "code-has-run").exists()
-        assert len(Model.load(folder, CPU, trust_checkpoint=True).networks) == 1
+        assert len(PetCtModel.load(folder, device=CPU, trust_checkpoint=True).networks) == 1
         assert (tmp_path / "code-has-run").exists()
 
     @pytest.mark.parametrize("extra", [PurePosixPath("a"), np.array([object()])], ids=["path", "object array"])
     def test_other_types_are_refused(self, folder: Path, extra: object) -> None:
         write_checkpoint(folder / "fold_0", {**checkpoint_of(folder), "extra": extra})
         with pytest.raises(ModelError, match=r"checkpoint_final\.pth: expected"):
-            Model.load(folder, CPU)
+            PetCtModel.load(folder, device=CPU)
 
 
 def edit_json(name: str, **changes: Any) -> Callable[[Path], None]:
@@ -129,4 +129,4 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_broken_folder_is_refused(damage: Callable[[Path], object], message: str, folder: Path) -> None:
     damage(folder)
     with pytest.raises(ModelError, match=rf"(?s){message}"):
-        Model.load(folder, CPU)
+        PetCtModel.load(folder, device=CPU)

@@ -30,7 +30,7 @@ def middle(shape):
 
 def make(data, seed=0):
     np.random.seed(seed)
-    made = MakePair(PAIR, PATCH, SPACING, INTENSITIES)(**{key: value.clone() for key, value in data.items()})
+    made = MakePair(PAIR.encoding, PATCH, SPACING, INTENSITIES)(**{key: value.clone() for key, value in data.items()})
     return made["image"].numpy(), made["segmentation"].numpy()[0] > 0
 
 

@@ -6,13 +6,24 @@ from pathlib import Path
 from threading import Event, Thread
 
 import httpx
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from lesionclick.algorithm import Done
 from lesionclick.errors import InputError, ModelError
+from lesionclick.images import Grid, Volume
+from lesionclick.petct.rules import RulesActed
+from lesionclick.petct.session import Segmentation
 from lesionclick.server import STOPPED, Handle, Service, create_app
 
-MASKS = [Path("/output/images/a/1.mha"), Path("/output/images/b/2.mha")]
+GRID = Grid((1, 1, 1), (1.0, 1.0, 1.0))
+VOXEL = Volume(np.zeros((1, 1, 1), np.uint8), GRID)
+DONE = Done(
+    (Path("/output/images/a/1.mha"), Path("/output/images/b/2.mha")),
+    Segmentation(VOXEL, VOXEL, RulesActed(2, 1, 1, 0, 3), (), {}),
+    {"predict": 1.23456},
+)
 
 
 @pytest.fixture
@@ -47,7 +58,7 @@ def test_health_is_503_until_the_models_are_loaded(started) -> None:
 
     def load() -> Handle:
         loaded.wait(10)
-        return lambda: MASKS
+        return lambda: DONE
 
     client = started(load)
     assert client.get("/health").status_code == client.post("/invoke").status_code == 503
@@ -59,9 +70,11 @@ def test_health_is_503_until_the_models_are_loaded(started) -> None:
 
 
 def test_a_case_gives_201_and_the_paths_of_its_masks(started) -> None:
-    answer = ready(started, lambda: MASKS).post("/invoke")
+    answer = ready(started, lambda: DONE).post("/invoke")
     assert answer.status_code == 201
-    assert answer.json() == {"masks": ["/output/images/a/1.mha", "/output/images/b/2.mha"]}
+    acted = {"tumor": 2, "background": 1, "corrected_tumor": 1, "corrected_background": 0, "removed": 3}
+    masks = ["/output/images/a/1.mha", "/output/images/b/2.mha"]
+    assert answer.json() == {"masks": masks, "rules": acted, "seconds": {"predict": 1.235}}
 
 
 @pytest.mark.parametrize(
@@ -78,10 +91,10 @@ def test_a_case_that_fails_says_why_and_leaves_the_server_healthy(
 ) -> None:
     outcomes: list[Exception | None] = [error, None]
 
-    def handle() -> list[Path]:
+    def handle() -> Done:
         if (outcome := outcomes.pop(0)) is not None:
             raise outcome
-        return MASKS
+        return DONE
 
     client = ready(started, handle)
     answer = client.post("/invoke")
@@ -95,10 +108,10 @@ def test_a_case_that_fails_says_why_and_leaves_the_server_healthy(
 def test_a_second_case_while_one_runs_is_refused_and_health_is_answered(started) -> None:
     running, go_on = Event(), Event()
 
-    def handle() -> list[Path]:
+    def handle() -> Done:
         running.set()
         go_on.wait(10)
-        return MASKS
+        return DONE
 
     client = ready(started, handle)
     answers: list[httpx.Response] = []
@@ -134,9 +147,9 @@ def test_models_that_cannot_be_loaded_end_the_server(caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/invoke"), ("POST", "/health")])
 def test_other_methods_are_refused(started, method: str, path: str) -> None:
-    assert ready(started, lambda: MASKS).request(method, path).status_code == 405
+    assert ready(started, lambda: DONE).request(method, path).status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/health/"])
 def test_there_is_nothing_else_and_no_redirect(started, path: str) -> None:
-    assert ready(started, lambda: MASKS).get(path, follow_redirects=False).status_code == 404
+    assert ready(started, lambda: DONE).get(path, follow_redirects=False).status_code == 404

@@ -30,7 +30,7 @@ class Counted:
 @pytest.mark.parametrize("shape", [(4, 6, 8), (5, 6, 17), (11, 13, 9), (3, 20, 2), (1, 1, 1)])
 @pytest.mark.parametrize("step", [0.5, 1.0])
 def test_a_constant_stays_constant_everywhere(shape: tuple[int, int, int], step: float) -> None:
-    logits = predict(two_channels, torch.full((3, *shape), 2.0), PATCH, step)
+    logits = predict(two_channels, torch.full((3, *shape), 2.0), PATCH, step=step)
     assert logits.dtype == torch.half
     torch.testing.assert_close(logits[0], torch.full(shape, 3.0, dtype=torch.half), rtol=2e-3, atol=0)
     torch.testing.assert_close(logits[1], torch.full(shape, -2.0, dtype=torch.half), rtol=2e-3, atol=0)

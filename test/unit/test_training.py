@@ -5,13 +5,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from lesionclick.prompts.encodings import PromptSpec
+from lesionclick.prompts.encodings import Ball
+from lesionclick.prompts.spec import PromptSpec
 from lesionclick.training.augmentation import MOST_CLICKS, AppendClicks, MisalignCT
 from lesionclick.training.datasets import HELD_OUT, LARGEST_MM, _shrunk_to_fit, split_patients
 from lesionclick.training.plans import FIELDS, PAIR, adapt_plans
 from lesionclick.training.train import find_trainer
 
-BALL = PromptSpec(encoding="ball", stage="network", radius=2.0)
+BALL = Ball(radius=2.0)
 SPACING = (3.27, 4.0, 4.0)
 
 
@@ -27,15 +28,15 @@ def _patch(tumour=True, seed=0):
     return {"image": image, "segmentation": label}
 
 
-def _append(patch, seed, spec=BALL, **options):
+def _append(patch, seed, encoding=BALL, **options):
     np.random.seed(seed)
-    return AppendClicks(spec, SPACING, **options)(**patch)["image"]
+    return AppendClicks(encoding, SPACING, **options)(**patch)["image"]
 
 
 def test_clicks_are_appended_and_images_kept():
     patch = _patch()
-    image = _append(_patch(), 0, FIELDS)
-    assert image.shape == (2 + FIELDS.n_channels, 24, 24, 24)
+    image = _append(_patch(), 0, FIELDS.encoding)
+    assert image.shape == (2 + FIELDS.encoding.n_channels, 24, 24, 24)
     torch.testing.assert_close(image[:2], patch["image"])
 
 
@@ -58,8 +59,8 @@ def test_a_patch_without_tumour_gets_no_tumour_click():
 
 def test_the_number_of_clicks_varies_from_none_to_ten():
     # a ball of radius 1 is one voxel, so that a channel holds as many as were clicked
-    spec = PromptSpec(encoding="ball", stage="network", radius=1.0)
-    counts = [int((_append(_patch(), seed, spec, jitter_voxels=0.0)[2] == 1).sum()) for seed in range(80)]
+    dots = Ball(radius=1.0)
+    counts = [int((_append(_patch(), seed, dots, jitter_voxels=0.0)[2] == 1).sum()) for seed in range(80)]
     assert max(counts) == MOST_CLICKS
     assert set(counts) >= {0, 1, 2, 3, 5, 8}
 
