@@ -10,6 +10,8 @@ stage "ruff"
 "$python" -m ruff format --check .
 stage "mypy"
 "$python" -m mypy
+stage "import-linter"
+.venv/bin/lint-imports
 stage "shellcheck"
 .venv/bin/shellcheck --external-sources ./*.sh .ci/run
 stage "pytest"

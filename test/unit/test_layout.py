@@ -23,3 +23,21 @@ def test_positional_parameters_are_counted() -> None:
 def test_no_file_is_longer_than_400_lines() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
+# Signatures that nnU-Net calls, which are not ours to choose.
+NNUNETS = {"__init__", "build_network_architecture"}
+
+
+def test_no_function_takes_more_than_four_parameters_by_place() -> None:
+    ours = [path for path in FILES if path.is_relative_to(ROOT / "lesionclick") or "test" not in path.parts]
+    helpers = [path for path in FILES if "helpers" in path.parts]
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}": names
+        for path in (*ours, *helpers)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and len(names := positional(node)) > 4
+        and not (path.name == "trainers.py" and node.name in NNUNETS)
+    }
+    assert found == {}
