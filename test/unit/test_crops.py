@@ -66,12 +66,16 @@ def test_crop_of_a_patient(tmp_path, name):
     assert found["ct"][0][1].tolist() == [[-1000] * 3, [1, 26, 51], [1, 26, 51], [-1000] * 3]
 
 
-def test_cards_leave_out_the_numbers_that_end_in_3_6_and_9(tmp_path):
+def test_cards_leave_out_numbers_that_end_in_3_6_and_9_and_most_ct_on_its_own_grid(tmp_path):
     patients = [f"STS_{number:03d}" for number in (1, 3, 16, 20, 49)]
     for patient in patients:
         write_patient(tmp_path / "ibsi_validation" / "nifti" / patient)
     assert crops(tmp_path, "--output", tmp_path / "cards", "--cards").returncode == 0
-    assert {path.name for path in (tmp_path / "cards").iterdir()} == {"STS_001", "STS_020"}
+    on_pet = {"ct.mha", "pet.mha", "label.mha"}
+    assert {folder.name: {path.name for path in folder.iterdir()} for folder in (tmp_path / "cards").iterdir()} == {
+        "STS_001": on_pet | {"ct_fullres.mha", "label_fullres.mha"},
+        "STS_020": on_pet,
+    }
     assert crops(tmp_path, "--output", tmp_path / "all").returncode == 0
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == patients
 
