@@ -11,6 +11,6 @@ stage "ruff"
 stage "mypy"
 "$python" -m mypy
 stage "shellcheck"
-.venv/bin/shellcheck --external-sources ./*.sh .ci/run
+.venv/bin/shellcheck --external-sources ./*.sh test/wheel.sh .ci/run
 stage "pytest"
 "$python" -m pytest "$@"
