@@ -1,8 +1,8 @@
-"""Sample cases: phantoms with simulated clicks and courses, written as the platform lays out its `/input`."""
+"""Sample cases: phantoms with simulated clicks and courses, and real crops, as the platform lays out its `/input`."""
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,13 +12,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from lesionclick.evaluation.jobs import read_volume
 from lesionclick.grand_challenge.interfaces import PRIMARY, REGIONS, Region, Socket
 from lesionclick.images import Volume
 from lesionclick.petct.case import Baseline, Followup, Points
 from lesionclick.prompts.points import Click, clicks_from_indices, points_from_indices, write_clicks
 from lesionclick.simulation.courses import make_pair
 from lesionclick.simulation.phantoms import Phantom, make_phantom
-from lesionclick.simulation.readers import simulate
+from lesionclick.simulation.readers import official, simulate
 
 PET_STEP_SUV = 1 / 128
 """The PET is rounded to multiples of this, far below its noise, so that its file compresses."""
@@ -42,16 +43,38 @@ def write_sample(phantom: Phantom, seed: int, output: Path, label: Path | None =
     """
     suv = np.rint(phantom.pet.array / PET_STEP_SUV) * PET_STEP_SUV
     pet = Volume(suv.astype(np.float32), phantom.pet.grid)
-    for slug, volume in (("ct", phantom.ct), ("pet", pet)):
-        name = _uuid(f"{phantom.tracer} {seed} {slug}")
-        _write_image(volume, output / "images" / slug / f"{name}.mha")
     if label is not None:
         _write_image(phantom.label, label)
+    clicks = clicks_from_indices(*simulate(phantom.label.array > 0, pet.array, np.random.default_rng(seed)))
+    _write_petct(output, f"phantom {phantom.tracer} {seed}", {"ct": phantom.ct, "pet": pet}, clicks)
 
-    truth = phantom.label.array > 0
+
+def write_real_sample(crop: Path, output: Path, label: Path) -> None:
+    """Write the crop of a real patient as a case, with the clicks that the organisers' script gives for it.
+
+    Parameters
+    ----------
+    crop
+        Folder of a patient with ``ct.mha``, ``pet.mha`` and ``label.mha``, as ``benchmarks/crops.py`` makes it. The
+        images' names follow from the folder's.
+    output
+        Case folder, laid out as by `write_sample`; CT and PET keep every voxel value.
+    label
+        File for the true mask.
+    """
+    ct, pet, truth = (read_volume(crop / f"{name}.mha") for name in ("ct", "pet", "label"))
+    _write_image(truth, label)
+    clicks = clicks_from_indices(*official(truth.array > 0, pet.array))
+    _write_petct(output, crop.name, {"ct": ct, "pet": pet}, clicks)
+
+
+def _write_petct(output: Path, name: str, images: Mapping[str, Volume], clicks: Sequence[Click]) -> None:
+    """Write a case of Task 1 from its images by slug; the first word of `name` begins the images' plain names."""
+    for slug, volume in images.items():
+        _write_image(volume, output / "images" / slug / f"{_uuid(f'{name} {slug}')}.mha")
     click_file = output / "lesion-clicks.json"
-    write_clicks(click_file, clicks_from_indices(*simulate(truth, pet.array, np.random.default_rng(seed))))
-    sockets = [_image_socket("ct"), _image_socket("pet"), _json_socket(click_file)]
+    write_clicks(click_file, clicks)
+    sockets = [_image_socket(slug, name.split()[0]) for slug in images] + [_json_socket(click_file)]
     (output / "inputs.json").write_text(json.dumps(sockets, indent=2) + "\n", encoding="utf-8")
 
 
@@ -172,10 +195,10 @@ def write_followup_sample(
         if labels is not None:
             _write_image(_typed(label, np.uint8), labels / f"{region.name}.mha")
     for socket, volume in images.items():
-        _write_image(volume, output / socket.relative_path / f"{_uuid(f'{name} {socket.slug}')}.mha")
+        _write_image(volume, output / socket.relative_path / f"{_uuid(f'phantom {name} {socket.slug}')}.mha")
     for socket, given in points.items():
         write_clicks(output / socket.relative_path, [Click(str(number), point) for number, point in given.items()])
-    listing = [_image_socket(socket.slug) for socket in images]
+    listing = [_image_socket(socket.slug, "phantom") for socket in images]
     listing += [_json_socket(output / socket.relative_path) for socket in points]
     (output / "inputs.json").write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
 
@@ -226,7 +249,7 @@ def _typed(volume: Volume, kind: type[np.integer]) -> Volume:
 
 
 def _uuid(text: str) -> uuid.UUID:
-    return uuid.uuid5(uuid.NAMESPACE_OID, f"lesionclick phantom {text}")
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"lesionclick {text}")
 
 
 def _write_image(volume: Volume, path: Path) -> None:
@@ -234,9 +257,9 @@ def _write_image(volume: Volume, path: Path) -> None:
     sitk.WriteImage(volume.to_image(), str(path), useCompression=True, compressionLevel=9)
 
 
-def _image_socket(slug: str) -> dict[str, object]:
+def _image_socket(slug: str, source: str) -> dict[str, object]:
     socket = {"slug": slug, "relative_path": f"images/{slug}", "is_image_kind": True, "is_json_kind": False}
-    return {"socket": socket, "file": None, "image": {"name": f"phantom_{slug}.mha"}, "value": None}
+    return {"socket": socket, "file": None, "image": {"name": f"{source}_{slug}.mha"}, "value": None}
 
 
 def _json_socket(path: Path) -> dict[str, object]:

@@ -131,9 +131,9 @@ class TestParse:
 
 
 class TestFiles:
-    def test_all_click_files_of_the_challenge(self, shared: Path) -> None:
-        files = sorted((shared / "data" / "clicks").glob("*.json"))
-        assert len(files) == 48
+    def test_click_files_of_the_challenge(self, golden: Path) -> None:
+        files = sorted((golden / "challenge_clicks").glob("*.json"))
+        assert len(files) == 4
         for path in files:
             clicks = read_clicks(path)
             names = [click.name for click in clicks]

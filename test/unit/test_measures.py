@@ -51,8 +51,8 @@ def values(scores: Scores):
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    folder = shared / "golden" / "metrics"
+def golden_case(golden):
+    folder = golden / "metrics"
     expected = json.loads((folder / "expected.json").read_text())
 
     def load(name):
@@ -64,15 +64,15 @@ def golden(shared):
 
 
 @pytest.mark.parametrize("name", GOLDEN_CASES)
-def test_golden_scores(golden, name):
-    arrays, voxel_ml, expected = golden(name)
+def test_golden_scores(golden_case, name):
+    arrays, voxel_ml, expected = golden_case(name)
     ours = score(arrays["label"].T, arrays["prediction"].T, voxel_ml)
     wanted = [math.nan if expected[key] is None else expected[key] for key in ("dsc", "fpv_ml", "fnv_ml")]
     assert values(ours) == pytest.approx(wanted, rel=1e-6, nan_ok=True)
 
 
-def test_golden_areas(golden):
-    arrays, voxel_ml, expected = golden("eleven_steps")
+def test_golden_areas(golden_case):
+    arrays, voxel_ml, expected = golden_case("eleven_steps")
     steps = [score(arrays["label"].T, prediction.T, voxel_ml) for prediction in arrays["predictions"]]
     for key in ("dsc", "fpv_ml", "fnv_ml"):
         assert [getattr(step, key) for step in steps] == pytest.approx(expected[key], rel=1e-6)

@@ -23,15 +23,14 @@ def _fields(tumor, background, shape, spacing=(3.0, 4.0, 4.0)):
     return encode(FIELDS, np.array(tumor).reshape(-1, 3), np.array(background).reshape(-1, 3), shape, spacing)
 
 
-def test_gaussian_equals_the_official_heatmaps(shared):
-    folder = shared / "golden" / "heatmaps"
-    golden = np.load(folder / "gaussian_sigma3.npz")
-    cases = json.loads((folder / "gaussian_sigma3.json").read_text())
+def test_gaussian_equals_the_official_heatmaps(golden):
+    heatmaps = np.load(golden / "heatmaps" / "gaussian_sigma3.npz")
+    cases = json.loads((golden / "heatmaps" / "gaussian_sigma3.json").read_text())
     shape = cases["shape_xyz"][::-1]
     for name, points_xyz in cases["points_xyz"].items():
         points = np.array(points_xyz).reshape(-1, 3)[:, ::-1]
         tumor, background = encode(OFFICIAL_BASELINE, points, NO_POINT, shape, (1, 1, 1))
-        np.testing.assert_allclose(tumor.numpy().T, golden[name], atol=1e-6, rtol=0, err_msg=name)
+        np.testing.assert_allclose(tumor.numpy().T, heatmaps[name], atol=1e-6, rtol=0, err_msg=name)
         assert not background.any()
 
 

@@ -1,17 +1,20 @@
-"""Sample cases of Task 2 whose one scan comes in two halves."""
+"""Sample cases of Task 2 whose one scan comes in two halves; those of real patients."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lesionclick.evaluation.jobs import read_volume
-from lesionclick.evaluation.samples import Visits, make_visits, write_followup_sample
+from lesionclick.evaluation.samples import Visits, make_visits, write_followup_sample, write_real_sample
 from lesionclick.images import Grid, Volume
 from lesionclick.petct.case import LongitudinalCase
 
 GRID = Grid((24, 22, 30), (4.0, 4.0, 5.0), (-30.0, 12.0, 7.0))
 MIDDLE = 15
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +66,29 @@ def test_the_cut_is_the_level_nearest_to_the_middle_without_a_lesion(visits, tmp
     nearest = min(abs(z - MIDDLE) for z in free)
     _, lower = write(visits, tmp_path, "baseline").baselines
     assert abs(len(lower.lesions.array) - MIDDLE) == nearest > 0
+
+
+@pytest.mark.parametrize("name", ["sts_002", "sts_044"])
+def test_a_real_sample_is_made_again_from_its_images(name: str, tmp_path: Path) -> None:
+    sample, crop = ROOT / "test/input" / name, tmp_path / name.upper()
+    crop.mkdir()
+    for kind in ("ct", "pet"):
+        shutil.copy(next((sample / "images" / kind).iterdir()), crop / f"{kind}.mha")
+    shutil.copy(ROOT / "test/labels" / f"{name}.mha", crop / "label.mha")
+    write_real_sample(crop, tmp_path / "case", tmp_path / "label.mha")
+    files = [path.relative_to(sample) for path in sample.rglob("*") if path.is_file()]
+    assert len(files) == 4
+    for file in files:
+        written, expected = tmp_path / "case" / file, sample / file
+        if file.suffix == ".json":
+            assert json.loads(written.read_text()) == json.loads(expected.read_text())
+        else:
+            assert_same_image(written, expected)
+    assert_same_image(tmp_path / "label.mha", crop / "label.mha")
+
+
+def assert_same_image(path: Path, expected: Path) -> None:
+    ours, wanted = read_volume(path), read_volume(expected)
+    assert ours.grid == wanted.grid
+    assert ours.array.dtype == wanted.array.dtype
+    assert (ours.array == wanted.array).all()
