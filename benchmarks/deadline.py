@@ -9,7 +9,6 @@ the mask without noise.
 """
 
 import argparse
-import importlib.util
 import os
 import resource
 import tempfile
@@ -17,16 +16,20 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 
+from lesionclick.algorithm import Algorithm
 from lesionclick.budget import Budget
+from lesionclick.grand_challenge.click_files import write_clicks
 from lesionclick.images import Grid, Volume
-from lesionclick.petct.model import RESOURCES, Model
-from lesionclick.prompts.points import write_clicks
+from lesionclick.network.model_folder import embedded_models
+from lesionclick.petct.model import PetCtModel
+from lesionclick.prompts.points import Prompts
+from lesionclick.prompts.spec import Prediction
+from lesionclick.tasks import TASKS
 
 BUDGETS_S = (5, 10, 20, 40, 75, 150, 300, 600)
 FOLDS = 5
@@ -53,16 +56,6 @@ class Sleeper(torch.nn.Module):
         return torch.cat([-seen / 2, seen / 2], dim=1)
 
 
-def load_entry_point() -> Any:
-    """Return `inference.py` as a module."""
-    spec = importlib.util.spec_from_file_location("inference", ROOT / "inference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def write_case(folder: Path, size_xyz: tuple[int, int, int], spacing_xyz: tuple[float, float, float]) -> None:
     """Write a body that fills the image but for a rim of air, with hot spheres; float32 PET, as scanners give it."""
     grid = Grid(size_xyz, spacing_xyz)
@@ -80,18 +73,20 @@ def write_case(folder: Path, size_xyz: tuple[int, int, int], spacing_xyz: tuple[
         path = folder / "images" / slug / f"{slug}.mha"
         path.parent.mkdir(parents=True)
         sitk.WriteImage(Volume(array, grid).to_image(), str(path), useCompression=True)
-    write_clicks(folder / "lesion-clicks.json", ())
+    write_clicks(folder / "lesion-clicks.json", Prompts())
 
 
 def segment(case: Path, budget_s: float, noise: float, tile_s: float) -> tuple[float, np.ndarray]:
     """Run the entry point on a case with the sleeping model, and return its seconds and the mask."""
-    inference = load_entry_point()
-    model = Model.load(RESOURCES / "task1", torch.device("cpu"))
+    algorithm = Algorithm(embedded_models())
+    model = algorithm.model(TASKS["task1"])
+    assert isinstance(model, PetCtModel)
     model.networks = tuple(Sleeper(seed, noise, tile_s) for seed in range(FOLDS))
-    model.prompt = replace(model.prompt, survey=False, mirror_axes=(0, 1, 2))
+    prompt = replace(model.content.prompt, prediction=Prediction(mirror_axes=(0, 1, 2)))
+    model.content = replace(model.content, prompt=prompt)
     with tempfile.TemporaryDirectory() as output:
         begin = time.monotonic()
-        (mask,) = inference.run(model, case, Path(output), Budget(budget_s))
+        (mask,) = algorithm.handle(case, Path(output), Budget(budget_s)).masks
         seconds = time.monotonic() - begin
         return seconds, sitk.GetArrayFromImage(sitk.ReadImage(str(mask)))
 

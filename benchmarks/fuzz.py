@@ -18,8 +18,8 @@ import numpy as np
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation.samples import phantom_visits, write_followup_sample, write_sample
-from lesionclick.petct.case import read_case
 from lesionclick.simulation.phantoms import make_phantom
+from lesionclick.tasks import read_case
 
 HOSTILE = (
     *(

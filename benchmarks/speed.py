@@ -17,24 +17,24 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+sys.path.insert(0, str(ROOT / "test"))
 
 from helpers.model_folder import write_model_folder  # noqa: E402
 
-import inference  # noqa: E402  (beside the package, not in it)
+from lesionclick.algorithm import Algorithm  # noqa: E402
+from lesionclick.grand_challenge.case_folder import CaseFolder  # noqa: E402
 from lesionclick.images import Volume  # noqa: E402
 from lesionclick.petct.case import PetCtCase  # noqa: E402
-from lesionclick.prompts.encodings import OFFICIAL_BASELINE, encode  # noqa: E402
-from lesionclick.prompts.points import BACKGROUND, TUMOR, indices_zyx  # noqa: E402
+from lesionclick.prompts.encodings import Gaussian  # noqa: E402
 
 
 def write_channels(case: PetCtCase, folder: Path) -> None:
     """Write CT, PET and the two heatmaps as nnU-Net wants them."""
     folder.mkdir()
-    tumor, background = (indices_zyx(case.clicks, name, case.pet.grid.shape_zyx) for name in (TUMOR, BACKGROUND))
-    heatmaps = encode(OFFICIAL_BASELINE, tumor, background, case.pet.grid.shape_zyx, (1, 1, 1)).numpy()
-    for i, array in enumerate((case.ct.array, case.pet.array, *heatmaps)):
-        sitk.WriteImage(Volume(array, case.pet.grid).to_image(), str(folder / f"case_{i:04d}.nii.gz"))
+    grid = case.pet.grid
+    heatmaps = Gaussian(radius=3.0).encode(case.prompts.on_grid(grid.shape_zyx), grid.shape_zyx, grid.spacing_zyx)
+    for i, array in enumerate((case.ct.array, case.pet.array, *heatmaps.numpy())):
+        sitk.WriteImage(Volume(array, grid).to_image(), str(folder / f"case_{i:04d}.nii.gz"))
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         folder = write_model_folder(work / "model", patch_size=(48, 48, 48), spacing_zyx=(5.0, 4.0, 4.0))
-        write_channels(PetCtCase.read(args.case), work / "channels")
+        write_channels(PetCtCase.read(CaseFolder.open(args.case)), work / "channels")
 
         begin = perf_counter()
         predictor = nnUNetPredictor(use_mirroring=False, device=device, allow_tqdm=False)
@@ -55,7 +55,7 @@ def main() -> None:
         upstream = perf_counter() - begin
 
         begin = perf_counter()
-        mask = inference.run(inference.init_model(folder), args.case, work / "ours")
+        (mask,) = Algorithm(folder).handle(args.case, work / "ours").masks
         ours = perf_counter() - begin
 
         same = [sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (mask, work / "upstream" / "case.nii.gz")]

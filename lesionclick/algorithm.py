@@ -109,7 +109,8 @@ class Algorithm:
         watch = Stopwatch()
         folder = CaseFolder.open(input_dir)
         task = task_of(folder)
-        model = self.model(task)
+        with watch.stage("load model"):
+            model = self.model(task)
         with watch.stage("read case"):
             session, prompts = self._session(task, model, folder)
             paths = folder.mask_paths(output_dir)

@@ -18,6 +18,7 @@ from helpers.case_folder import CT_NAME, change_header, ct_path, pet_path, write
 from helpers.model_folder import write_model_folder
 
 from lesionclick.errors import InputError
+from lesionclick.petct.session import PetCtSession
 
 SCRIPT = Path(__file__).parents[2] / "inference.py"
 MASK = f"images/tumor-lesion-segmentation/{CT_NAME}.mha"
@@ -238,13 +239,12 @@ def test_missing_model_ends_with_2(main: Callable[..., int], tmp_path: Path) -> 
 
 def test_output_that_cannot_be_written_ends_with_1_before_the_network_runs(
     main: Callable[..., int],
-    inference: ModuleType,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "output").touch()
-    monkeypatch.setattr(inference, "segment", lambda *_: pytest.fail("the network ran"))
+    monkeypatch.setattr(PetCtSession, "segment", lambda *_, **__: pytest.fail("the network ran"))
     assert main() == 1
     (record,) = errors_in(caplog)
     assert f"expected a folder that user {os.getuid()} can write" in record.getMessage()
@@ -260,17 +260,16 @@ def test_read_only_output_ends_with_1(main: Callable[..., int], tmp_path: Path) 
 @pytest.mark.parametrize(("error", "code"), [(InputError("late"), 1), (MemoryError("full"), 3), (KeyError("x"), 3)])
 def test_failure_while_predicting_leaves_no_file(
     main: Callable[..., int],
-    inference: ModuleType,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     code: int,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(inference, "segment", fail)
+    monkeypatch.setattr(PetCtSession, "segment", fail)
     assert main() == code
     (record,) = errors_in(caplog)
     assert (record.exc_info is not None) == (code == 3)  # a traceback for the unexpected alone

@@ -69,7 +69,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def mask_of(region: Region) -> str:
-    return f"{region.mask.relative_path}/{image_path(Path(), region.followup_ct).name}"
+    return f"{region.mask.socket.relative_path}/{image_path(Path(), region.followup_ct).name}"
 
 
 def read_numbers(path: Path) -> set[int]:

@@ -1,8 +1,8 @@
 """How well a Task 2 model does, lesion by lesion, and what a large case costs.
 
-python benchmarks/followup.py phantoms --count 6     # digital patients never trained on
-python benchmarks/followup.py real                   # held-out patients of $LESIONCLICK_SHARED/data/sts
-python benchmarks/followup.py large                  # 10 clicked lesions in 512 x 512 x 200 voxels: seconds and memory
+python benchmarks/longitudinal.py phantoms --count 6     # digital patients never trained on
+python benchmarks/longitudinal.py real                   # held-out patients of $LESIONCLICK_SHARED/data/sts
+python benchmarks/longitudinal.py large                  # 10 clicked lesions, 512 x 512 x 200: seconds and memory
 
 Rows: with the follow-up points; without them, the registration telling where to look; with the points but without the
 baseline (no CT, no mask, no point). DSC, detection and errors are means over the lesions that the follow-up shows.
@@ -21,13 +21,13 @@ from time import perf_counter
 import numpy as np
 import SimpleITK as sitk
 
-from lesionclick.evaluation.jobs import read_volume
 from lesionclick.evaluation.lesions import Lesion, score_lesions, summarise
 from lesionclick.evaluation.samples import Visits, make_visits, phantom_visits, write_followup_sample
 from lesionclick.images import Grid, Volume
+from lesionclick.longitudinal.lesions import find_lesions
+from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.registration import register
-from lesionclick.longitudinal.session import find_lesions, segment_lesions
-from lesionclick.petct.model import LesionModel, find_model_folder
+from lesionclick.longitudinal.session import segment_lesions
 from lesionclick.simulation.phantoms import make_phantom
 from lesionclick.training.datasets import split_patients
 
@@ -47,12 +47,12 @@ def held_out(sts: Path) -> Iterator[tuple[str, Visits]]:
     patients = sorted(path.name for path in sts.iterdir() if (path / "label.mha").is_file())
     for number, patient in enumerate(split_patients(patients)[1]):
         suffix = "_fullres" if (sts / patient / "label_fullres.mha").is_file() else ""
-        ct, label = (read_volume(sts / patient / f"{kind}{suffix}.mha") for kind in ("ct", "label"))
+        ct, label = (Volume.read(sts / patient / f"{kind}{suffix}.mha") for kind in ("ct", "label"))
         for seed in range(FIRST_SEED + 3 * number, FIRST_SEED + 3 * number + 3):
             yield f"{patient} {seed}", make_visits(ct, label, seed)
 
 
-def compare(cases: Iterator[tuple[str, Visits]], model: LesionModel) -> None:
+def compare(cases: Iterator[tuple[str, Visits]], model: LongitudinalModel) -> None:
     """Print a line per case, then the table."""
     lesions: dict[str, list[Lesion]] = {row: [] for row in ROWS}
     for name, visits in cases:
@@ -63,13 +63,13 @@ def compare(cases: Iterator[tuple[str, Visits]], model: LesionModel) -> None:
         clicked = find_lesions(visits.followup, sources)
         wanted = {
             "with points": clicked,
-            "without points": find_lesions(replace(visits.followup, points={}), sources),
+            "without points": find_lesions(visits.followup, sources, {}),
             "points, no baseline": [replace(one, baseline=None, baseline_mm=None, new=True) for one in clicked],
         }
         known = set(visits.baseline.points)
         line = []
         for row, listed in wanted.items():
-            mask = segment_lesions(visits.followup, listed, model).array
+            mask = segment_lesions(visits.followup, listed, model).mask.array
             scores = score_lesions(visits.label.array, mask, visits.label.grid.spacing_zyx, known)
             # without a point, nobody can know of a new lesion
             lesions[row] += [one for one in scores if row != "without points" or one.number in known]
@@ -128,7 +128,7 @@ def main() -> None:
     if args.what == "large":
         time_large_case()
         return
-    model = LesionModel.load(find_model_folder(args.model, "task2"))
+    model = LongitudinalModel.load(args.model)
     shared = Path(os.environ.get("LESIONCLICK_SHARED", Path(__file__).parents[2] / "shared"))
     compare(phantoms(args.count) if args.what == "phantoms" else held_out(shared / "data" / "sts"), model)
 
