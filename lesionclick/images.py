@@ -21,6 +21,9 @@ from lesionclick.errors import InputError
 ITK_ERRORS = (RuntimeError, OSError)
 """What SimpleITK raises when a file cannot be read or written."""
 
+WRITABLE = (".mha", ".nii", ".nii.gz", ".nrrd")
+"""Endings of the forms that keep an image's place in space, and all of it in one file; ITK knows no capitals."""
+
 
 def points_from_indices(indices_zyx: ArrayLike) -> NDArray[np.float64]:
     """Return points (x, y, z) of array indices (z, y, x), which need not be whole, each of shape (..., 3)."""
@@ -144,14 +147,16 @@ class Volume:
         Parameters
         ----------
         path
-            Its ending tells the form, such as ``.mha`` or ``.nii.gz``. An existing file is replaced.
+            Its ending tells the form, one of `WRITABLE`. An existing file is replaced.
 
         Raises
         ------
         InputError
-            If the folder or the file cannot be written, or there is no room.
+            If the ending is another, the folder or the file cannot be written, or there is no room.
         """
         path = Path(path)
+        if not path.name.endswith(WRITABLE):
+            raise InputError(f"{path}: expected a file to write that ends in {', '.join(WRITABLE)}, found {path.name}")
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         image = self.to_image()
         try:
@@ -214,7 +219,8 @@ def unwritable(folder: Path, error: Exception) -> InputError:
 def _require_written(path: Path, array: NDArray[Any]) -> None:
     """Read a file again, because ITK does not notice that a disk is full."""
     try:
-        complete = np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array)
+        found = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        complete = np.array_equal(found, array, equal_nan=True)
     except ITK_ERRORS:
         complete = False
     if not complete:

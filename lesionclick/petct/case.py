@@ -85,6 +85,7 @@ class PetCtCase:
                     f"{name}: expected a 3-D image with one value per voxel, found "
                     f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()}"
                 )
+            _require_finite(sitk.GetArrayViewFromImage(image), name)  # resampling makes large numbers of infinite ones
         same = sitk.Resample(ct, pet, sitk.Transform(), sitk.sitkLinear, -1024.0, sitk.sitkFloat32)
         return cls.from_volumes(Volume.from_image(same), Volume.from_image(sitk.Cast(pet, sitk.sitkFloat32)))
 
@@ -99,8 +100,7 @@ class PetCtCase:
         """
         require_same_grid(ct, pet, "CT", "PET")
         for name, volume in (("CT", ct), ("PET", pet)):
-            if not np.isfinite(volume.array).all():
-                raise InputError(f"{name}: expected finite voxels, found NaN or infinite ones")
+            _require_finite(volume.array, name)
         _check_uptake(pet.array, "PET")
         ct_array, pet_array = (volume.array.astype(np.float32, copy=False) for volume in (ct, pet))
         return cls(Volume(ct_array, pet.grid), Volume(pet_array, pet.grid))
@@ -110,6 +110,11 @@ def warn_about_prompts(prompts: Prompts, pet: Volume) -> None:
     """Log one warning for each kind of oddity among the points that is tolerated."""
     for oddity in describe_oddities(prompts, pet.grid.shape_zyx):
         logger.warning("%s: %s", LESION_CLICKS.slug, oddity)
+
+
+def _require_finite(array: NDArray[np.number], name: str) -> None:
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: expected finite voxels, found NaN or infinite ones")
 
 
 def _check_uptake(pet: NDArray[np.float32], name: str) -> None:

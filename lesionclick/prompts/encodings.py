@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, is_first_on_lesion
+from lesionclick.prompts.points import BACKGROUND, SAME_LESION_MM, TUMOR, Prompts, is_first_on_lesion
 
 Unit = Literal["voxel", "mm"]
 
@@ -207,10 +207,10 @@ class Fields(PointEncoding):
         return torch.stack(near + far)
 
     def reach_mm(self, spacing_zyx: Sequence[float]) -> float:
-        """Return where the last of the fields ends."""
+        """Return where the last of the fields ends, its own or that of a click that is not the first because of it."""
         if self.cutoff_mm is None:
             return math.inf
-        return max(self.cutoff_mm, NEAR_TRUNCATE * self._sigma_mm(spacing_zyx))
+        return max(self.cutoff_mm, SAME_LESION_MM + NEAR_TRUNCATE * self._sigma_mm(spacing_zyx))
 
     def _sigma_mm(self, spacing_zyx: Sequence[float]) -> float:
         return self.radius if self.unit == "mm" else self.radius * float(np.mean(spacing_zyx))

@@ -93,7 +93,7 @@ class PromptSpec:
         ModelError
             If a key is unknown or missing, or a value is of the wrong type or not among the known ones.
         """
-        values = _from_first_form(values) if "version" not in values else dict(values)
+        values = _from_first_form(values, source) if "version" not in values else dict(values)
         if (version := values.pop("version")) != VERSION:
             raise ModelError(f"{source}: expected version {VERSION} or none, found {version!r}")
         _require_keys(values, {one.name for one in fields(cls)}, {"encoding"}, source)
@@ -110,21 +110,23 @@ class PromptSpec:
 OFFICIAL_BASELINE = PromptSpec(Gaussian(radius=3.0), stage="image")
 """The organisers' nnU-Net baseline, which has no `prompt.json` but channels named CT, PET, FG, BG."""
 
+_FIRST_FORM = {"encoding", "stage", "radius", "unit", "reach_mm", "align", "mirror_axes", "readers", "survey"}
 
-def _from_first_form(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a file without a version in the present form; what is odd in it stays odd."""
+
+def _from_first_form(values: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the content of a file without a version in the present form, checked where its keys go by other names."""
+    _require_keys(values, _FIRST_FORM, {"encoding", "stage", "radius"}, source)
     left = dict(values)
-    name = left.pop("encoding", None)
-    encoding = {"name": name, **{key: left.pop(key) for key in ("radius", "unit") if key in left}}
-    encoding.setdefault("unit", "voxel")
-    if "reach_mm" in left:
-        reach_mm = left.pop("reach_mm")
-        if name in ("fields", "pair"):
-            encoding["far_mm" if name == "fields" else "mask_mm"] = reach_mm
+    name = left.pop("encoding")
+    encoding = {"name": name, "radius": left.pop("radius"), "unit": left.pop("unit", "voxel")}
+    _require_length(reach_mm := left.pop("reach_mm", 30.0), "reach_mm", source)
+    if name in ("fields", "pair"):
+        encoding["far_mm" if name == "fields" else "mask_mm"] = reach_mm
     prediction = {key: left.pop(key) for key in ("mirror_axes", "survey") if key in left}
-    if (readers := left.pop("readers", "any")) != "any":
-        left["rules"] = readers
-    return {"version": VERSION, "encoding": encoding, "prediction": prediction, **left}
+    if (readers := left.pop("readers", "any")) not in ("any", "challenge"):
+        raise ModelError(f"{source}: readers must be any or challenge, found {readers!r}")
+    rules = "clicks" if readers == "any" else readers
+    return {"version": VERSION, "encoding": encoding, "prediction": prediction, "rules": rules, **left}
 
 
 def _read_encoding(values: object, source: str) -> Encoding:
@@ -137,10 +139,8 @@ def _read_encoding(values: object, source: str) -> Encoding:
         if key == "unit":
             if value not in ("voxel", "mm"):
                 raise ModelError(f"{source}: unit must be voxel or mm, found {value!r}")
-        elif not (key == "cutoff_mm" and value is None) and (
-            isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000
-        ):
-            raise ModelError(f"{source}: {key} must be a number between 0 and 1000, found {value!r}")
+        elif not (key == "cutoff_mm" and value is None):
+            _require_length(value, key, source)
     return kind(**options)
 
 
@@ -154,6 +154,11 @@ def _read_prediction(values: object, source: str) -> Prediction:
     if not isinstance(survey := values.get("survey", False), bool):
         raise ModelError(f"{source}: survey must be true or false, found {survey!r}")
     return Prediction(tuple(axes), survey)
+
+
+def _require_length(value: object, key: str, source: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000:
+        raise ModelError(f"{source}: {key} must be a number between 0 and 1000, found {value!r}")
 
 
 def _require_keys(values: Mapping[str, Any], known: set[str], needed: set[str], source: str) -> None:

@@ -1,17 +1,17 @@
 """Write small Task 1 cases in the platform's layout, for tests that need a case but no realistic one."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Click, write_clicks
+from lesionclick.grand_challenge.click_files import write_clicks
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 
 CT_NAME = "0f3c8d1e-ct"
 PET_NAME = "7b2a4c6d-pet"
 SIZE_XYZ = (20, 18, 16)
-CLICKS = (Click(TUMOR, (6.0, 7.0, 8.0)), Click(BACKGROUND, (1.0, 2.0, 3.0)))
+PROMPTS = Prompts((Point(TUMOR, (6.0, 7.0, 8.0)), Point(BACKGROUND, (1.0, 2.0, 3.0))))
 
 
 def images() -> tuple[sitk.Image, sitk.Image]:
@@ -31,8 +31,8 @@ def write_case(
     folder: Path,
     ct: sitk.Image | None = None,
     pet: sitk.Image | None = None,
-    clicks: Sequence[Click] = CLICKS,
     *,
+    prompts: Prompts = PROMPTS,
     compressed: bool = True,
     suffix: str = ".mha",
 ) -> Path:
@@ -42,7 +42,7 @@ def write_case(
         path = folder / "images" / slug / f"{name}{suffix}"
         path.parent.mkdir(parents=True)
         sitk.WriteImage(image, str(path), useCompression=compressed)
-    write_clicks(folder / "lesion-clicks.json", clicks)
+    write_clicks(folder / "lesion-clicks.json", prompts)
     return folder
 
 

@@ -1,15 +1,15 @@
 """Write small Task 2 cases in the platform's layout, for tests that need a case but no realistic one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from lesionclick.grand_challenge.click_files import write_clicks
 from lesionclick.grand_challenge.interfaces import PRIMARY, Region, Socket
-from lesionclick.prompts.points import Click, write_clicks
-
-Points = Mapping[int, tuple[float, float, float]]
+from lesionclick.longitudinal.labels import LesionPoints
+from lesionclick.prompts.points import Point, Prompts
 
 BASELINE_XYZ = (20, 18, 16)
 FOLLOWUP_XYZ = (18, 20, 14)
@@ -48,7 +48,7 @@ def write_longitudinal_case(
     baselines: Sequence[Region] = (PRIMARY,),
     followups: Sequence[Region] = (PRIMARY,),
     *,
-    followup_points: Points = FOLLOWUP_POINTS,
+    followup_points: LesionPoints = FOLLOWUP_POINTS,
 ) -> Path:
     """Write a case without inputs.json, in which all regions look the same, to `folder`."""
     for region in baselines:
@@ -64,7 +64,7 @@ def write_baseline(
     *,
     ct: sitk.Image | None = None,
     mask: sitk.Image | None = None,
-    points: Points = POINTS,
+    points: LesionPoints = POINTS,
 ) -> None:
     """Write, or write over, what comes with a baseline; what is not given is that of this module."""
     _write_image(folder, region.baseline_ct, ct or baseline_ct())
@@ -73,15 +73,16 @@ def write_baseline(
 
 
 def write_followup(
-    folder: Path, region: Region = PRIMARY, *, ct: sitk.Image | None = None, points: Points = FOLLOWUP_POINTS
+    folder: Path, region: Region = PRIMARY, *, ct: sitk.Image | None = None, points: LesionPoints = FOLLOWUP_POINTS
 ) -> None:
     """Write, or write over, what comes with a follow-up; what is not given is that of this module."""
     _write_image(folder, region.followup_ct, ct or followup_ct())
     write_points(folder, region.followup_clicks, points)
 
 
-def write_points(folder: Path, socket: Socket, points: Points) -> None:
-    write_clicks(folder / socket.relative_path, [Click(f"Lesion {number}", point) for number, point in points.items()])
+def write_points(folder: Path, socket: Socket, points: LesionPoints) -> None:
+    prompts = Prompts(tuple(Point(f"Lesion {number}", point) for number, point in points.items()))
+    write_clicks(folder / socket.relative_path, prompts)
 
 
 def image_path(folder: Path, socket: Socket) -> Path:

@@ -1,13 +1,12 @@
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers.case_folder import (
-    CLICKS,
     CT_NAME,
     PET_NAME,
+    PROMPTS,
     SIZE_XYZ,
     change_header,
     ct_path,
@@ -18,10 +17,17 @@ from helpers.case_folder import (
 from helpers.longitudinal_folder import write_longitudinal_case
 
 from lesionclick.errors import InputError
-from lesionclick.grand_challenge.interfaces import PRIMARY, SECONDARY, TUMOR_LESION_SEGMENTATION
-from lesionclick.images import Grid
-from lesionclick.petct.case import LongitudinalCase, PetCtCase, mask_path, prepare_output, read_case
-from lesionclick.prompts.points import TUMOR, Click
+from lesionclick.grand_challenge.case_folder import CaseFolder
+from lesionclick.grand_challenge.click_files import write_clicks
+from lesionclick.images import Grid, Volume
+from lesionclick.longitudinal.case import LongitudinalCase
+from lesionclick.petct.case import PetCtCase, warn_about_prompts
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
+from lesionclick.tasks import TASKS, read_case, task_of
+
+
+def read(folder: Path) -> PetCtCase:
+    return PetCtCase.read(CaseFolder.open(folder))
 
 
 def with_voxel(image: sitk.Image, value: float) -> sitk.Image:
@@ -37,34 +43,43 @@ def with_origin(image: sitk.Image, change_mm: float) -> sitk.Image:
 
 class TestRead:
     @pytest.mark.parametrize("compressed", [True, False])
-    def test_images_clicks_and_stem(self, tmp_path: Path, compressed: bool, caplog: pytest.LogCaptureFixture) -> None:
-        case = PetCtCase.read(write_case(tmp_path, compressed=compressed))
+    def test_images_and_prompts(self, tmp_path: Path, compressed: bool, caplog: pytest.LogCaptureFixture) -> None:
+        case = read(write_case(tmp_path, compressed=compressed))
         ct, pet = images()
         assert np.array_equal(case.ct.array, sitk.GetArrayFromImage(ct))
         assert np.array_equal(case.pet.array, sitk.GetArrayFromImage(pet))
         assert case.ct.array.dtype == case.pet.array.dtype == np.float32
         assert case.ct.grid == case.pet.grid == Grid.from_image(pet)
-        assert case.clicks == CLICKS
-        assert case.stem == CT_NAME
+        assert case.prompts == PROMPTS
         assert caplog.records == []
 
-    def test_ending_in_capitals_and_stem_with_dots(self, tmp_path: Path) -> None:
+    def test_ending_in_capitals(self, tmp_path: Path) -> None:
         ct_path(write_case(tmp_path)).rename(tmp_path / "images" / "ct" / "a.b c.MHA")
-        assert PetCtCase.read(tmp_path).stem == "a.b c"
+        assert np.array_equal(read(tmp_path).ct.array, sitk.GetArrayFromImage(images()[0]))
 
     def test_link_within_the_case(self, tmp_path: Path) -> None:
         path = ct_path(write_case(tmp_path))
         path.rename(tmp_path / "elsewhere.mha")
         path.symlink_to("../../elsewhere.mha")
-        assert PetCtCase.read(tmp_path).stem == CT_NAME
+        assert np.array_equal(read(tmp_path).ct.array, sitk.GetArrayFromImage(images()[0]))
 
     def test_clicks_outside_are_warned_about_and_kept_for_counting(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        clicks = (*CLICKS, Click(TUMOR, (float(SIZE_XYZ[0]), 0.0, 0.0)))
-        assert PetCtCase.read(write_case(tmp_path, clicks=clicks)).clicks == clicks
+        prompts = PROMPTS.followed_by([Point(TUMOR, (float(SIZE_XYZ[0]), 0.0, 0.0))])
+        assert read(write_case(tmp_path, prompts=prompts)).prompts == prompts
         (record,) = caplog.records
-        assert "1 of 3 clicks lie outside the image of (20, 18, 16) voxels" in record.getMessage()
+        assert record.levelname == "WARNING"
+        message = record.getMessage()
+        assert message.startswith("lesion-clicks: 1 of 3 clicks lie outside the image of (20, 18, 16) voxels")
+
+    def test_each_kind_of_oddity_has_its_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        pet = Volume.from_image(images()[1])
+        warn_about_prompts(Prompts((Point(TUMOR, (20.25, 0, 0)), Point(BACKGROUND, (20.25, 0, 0)))), pet)
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+        caplog.clear()
+        warn_about_prompts(PROMPTS, pet)
+        assert caplog.records == []
 
 
 class TestGrids:
@@ -73,7 +88,7 @@ class TestGrids:
         self, tmp_path: Path, change_mm: float, caplog: pytest.LogCaptureFixture
     ) -> None:
         ct, pet = images()
-        case = PetCtCase.read(write_case(tmp_path, with_origin(ct, change_mm), pet))
+        case = read(write_case(tmp_path, with_origin(ct, change_mm), pet))
         assert case.ct.grid == case.pet.grid == Grid.from_image(pet)
         (record,) = caplog.records
         assert "differ by rounding" in record.getMessage()
@@ -81,14 +96,14 @@ class TestGrids:
     def test_more_is_refused_with_both_names_and_values(self, tmp_path: Path) -> None:
         ct, pet = images()
         with pytest.raises(InputError) as caught:
-            PetCtCase.read(write_case(tmp_path, with_origin(ct, 1.1e-3), pet))
+            read(write_case(tmp_path, with_origin(ct, 1.1e-3), pet))
         for part in ("0.0011 mm apart", f"ct ({CT_NAME}.mha)", f"pet ({PET_NAME}.mha)", "-700.0)", "-699.9989)"):
             assert part in str(caught.value)
 
     def test_other_size_is_refused_with_both_names_and_values(self, tmp_path: Path) -> None:
         ct, _ = images()
         with pytest.raises(InputError, match=rf"ct \({CT_NAME}\.mha\) \(20, 18, 15\), pet .* \(20, 18, 16\)"):
-            PetCtCase.read(write_case(tmp_path, ct[:, :, 1:]))
+            read(write_case(tmp_path, ct[:, :, 1:]))
 
     @pytest.mark.parametrize(
         ("key", "value", "message"),
@@ -100,21 +115,21 @@ class TestGrids:
     def test_header_that_itk_mends_is_refused(self, tmp_path: Path, key: str, value: str, message: str) -> None:
         change_header(pet_path(write_case(tmp_path)), key, value)
         with pytest.raises(InputError, match=message):
-            PetCtCase.read(tmp_path)
+            read(tmp_path)
 
 
 class TestUptake:
     def test_constant_pet_is_refused(self, tmp_path: Path) -> None:
         _, pet = images()
         with pytest.raises(InputError, match=r"pet .*found the value 1\.5 in every voxel"):
-            PetCtCase.read(write_case(tmp_path, pet=pet * 0 + 1.5))
+            read(write_case(tmp_path, pet=pet * 0 + 1.5))
 
     @pytest.mark.parametrize(("maximum", "warnings"), [(1000.0, 0), (1001.0, 1), (5e6, 1)])
     def test_becquerels_are_warned_about_and_used(
         self, tmp_path: Path, maximum: float, warnings: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         _, pet = images()
-        case = PetCtCase.read(write_case(tmp_path, pet=with_voxel(pet, maximum)))
+        case = read(write_case(tmp_path, pet=with_voxel(pet, maximum)))
         assert case.pet.array.max() == maximum
         assert ["looks like Bq/ml" in record.getMessage() for record in caplog.records] == [True] * warnings
 
@@ -125,7 +140,7 @@ class TestFolders:
         path = write_case(tmp_path / "case") / missing
         path.rename(tmp_path / "gone")
         with pytest.raises(InputError, match=r"expected images/ct, images/pet, lesion-clicks\.json") as caught:
-            PetCtCase.read(tmp_path / "case")
+            read(tmp_path / "case")
         assert missing not in str(caught.value).partition("found")[2]
 
     @pytest.mark.parametrize("missing", ["images/ct", "images/pet", "lesion-clicks.json"])
@@ -134,10 +149,10 @@ class TestFolders:
         paths = ("images/ct", "images/pet", "lesion-clicks.json")
         entries = ", ".join(f'{{"socket": {{"relative_path": "{path}"}}}}' for path in paths)
         (folder / "inputs.json").write_text(f"[{entries}]")
-        PetCtCase.read(folder)
+        read(folder)
         (folder / missing).rename(tmp_path / "gone")
         with pytest.raises(InputError, match=f"{missing}: expected "):
-            PetCtCase.read(folder)
+            read(folder)
 
     @pytest.mark.parametrize("link", ["images/ct", f"images/ct/{CT_NAME}.mha", "lesion-clicks.json"])
     def test_links_that_lead_out_are_refused(self, tmp_path: Path, link: str) -> None:
@@ -145,42 +160,80 @@ class TestFolders:
         path.rename(tmp_path / "elsewhere")
         path.symlink_to(tmp_path / "elsewhere")
         with pytest.raises(InputError, match=f"{link}: expected a path inside .*/case, found a link to .*/elsewhere"):
-            PetCtCase.read(tmp_path / "case")
+            read(tmp_path / "case")
 
 
 class TestEitherTask:
     def test_input_tells_the_task(self, tmp_path: Path) -> None:
-        assert isinstance(read_case(write_case(tmp_path / "1")), PetCtCase)
-        assert isinstance(read_case(write_longitudinal_case(tmp_path / "2")), LongitudinalCase)
+        petct, longitudinal = write_case(tmp_path / "1"), write_longitudinal_case(tmp_path / "2")
+        assert isinstance(read_case(petct), PetCtCase)
+        assert isinstance(read_case(longitudinal), LongitudinalCase)
+        assert task_of(CaseFolder.open(petct)) is TASKS["task1"]
+        assert task_of(CaseFolder.open(longitudinal)) is TASKS["task2"]
 
     def test_case_of_the_other_task_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"expected images/ct, .*; found \['images/primary-baseline-ct'"):
-            PetCtCase.read(write_longitudinal_case(tmp_path / "2"))
-        with pytest.raises(InputError, match=r"expected images/primary-baseline-ct, .*; found \['images/ct'"):
-            LongitudinalCase.read(write_case(tmp_path / "1"))
+        with pytest.raises(InputError, match="images/ct: expected a folder with one image"):
+            read(write_longitudinal_case(tmp_path / "2"))
+
+    def test_prompts_alone_are_read_and_warned_about(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        folder = CaseFolder.open(write_case(tmp_path))
+        case = PetCtCase.read(folder)
+        later = Prompts((Point(BACKGROUND, (2.5, 0, 0)), Point(TUMOR, (-3, 0, 0))))
+        write_clicks(tmp_path / "lesion-clicks.json", later)
+        assert TASKS["task1"].read_prompts(folder, case) == later
+        assert len(caplog.records) == 2
 
 
-class TestOutput:
-    def test_mask_goes_where_the_platform_wants_it(self, tmp_path: Path) -> None:
-        images = tmp_path / "images"
-        for socket, folder in (
-            (TUMOR_LESION_SEGMENTATION, "tumor-lesion-segmentation"),
-            (PRIMARY.mask, "primary-followup-ct-tumor-lesion-seg"),
-            (SECONDARY.mask, "secondary-followup-ct-tumor-lesion-seg"),
-        ):
-            assert mask_path(tmp_path, socket, "a.b c") == images / folder / "a.b c.mha"
+class TestFromImages:
+    def test_ct_is_resampled_to_the_pet_with_air_outside(self) -> None:
+        _, pet = images()
+        # 8 mm voxels along x from the PET's first voxel on, values 100 per voxel: 50 per voxel of the PET
+        ct = sitk.GetImageFromArray(np.broadcast_to(np.arange(5, dtype=np.int16) * 100, (16, 18, 5)).copy())
+        ct.CopyInformation(sitk.Image(5, 18, 16, sitk.sitkInt16))
+        ct.SetSpacing((8.0, 4.5, 5.0))
+        ct.SetOrigin(pet.GetOrigin())
+        ct.SetDirection(pet.GetDirection())
+        case = PetCtCase.from_images(ct=ct, pet=pet)
+        assert case.ct.grid == case.pet.grid == Grid.from_image(pet)
+        assert case.ct.array.dtype == case.pet.array.dtype == np.float32
+        np.testing.assert_allclose(case.ct.array[3, 4, :9], 50.0 * np.arange(9))
+        assert (case.ct.array[:, :, 11:] == -1024).all()
+        assert np.array_equal(case.pet.array, sitk.GetArrayFromImage(pet))
+        assert case.prompts == Prompts()
 
-    def test_every_folder_is_made_and_left_empty(self, tmp_path: Path) -> None:
-        for _ in range(2):
-            prepare_output(tmp_path / "out", [PRIMARY.mask, SECONDARY.mask])
-            folders = list((tmp_path / "out" / "images").iterdir())
-            assert {folder.name for folder in folders} == {PRIMARY.mask.slug, SECONDARY.mask.slug}
-            assert [list(folder.iterdir()) for folder in folders] == [[], []]
+    def test_ct_on_the_pets_grid_is_kept(self) -> None:
+        ct, pet = images()
+        case = PetCtCase.from_images(ct=ct, pet=pet)
+        assert np.array_equal(case.ct.array, sitk.GetArrayFromImage(ct))
 
-    @pytest.mark.parametrize("file", ["out", "out/images", "out/images/secondary-followup-ct-tumor-lesion-seg"])
-    def test_file_in_the_way_of_any_is_refused_with_folder_and_user(self, tmp_path: Path, file: str) -> None:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).touch()
-        message = f"followup-ct-tumor-lesion-seg: expected a folder that user {os.getuid()} can write"
-        with pytest.raises(InputError, match=message):
-            prepare_output(tmp_path / "out", [PRIMARY.mask, SECONDARY.mask])
+    @pytest.mark.parametrize("name", ["ct", "pet"])
+    @pytest.mark.parametrize(
+        ("make", "found"),
+        [(lambda image: image[:, :, 3], "2-D with 1"), (lambda im: sitk.Compose([im, im]), "3-D with 2")],
+    )
+    def test_other_kinds_of_images_are_refused(self, name: str, make, found: str) -> None:
+        both = dict(zip(("ct", "pet"), images(), strict=True))
+        both[name] = make(both[name])
+        with pytest.raises(InputError, match=f"{name.upper()}: expected a 3-D image .*, found {found}"):
+            PetCtCase.from_images(**both)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    @pytest.mark.parametrize("name", ["ct", "pet"])
+    def test_voxels_that_are_not_finite_are_refused(self, name: str, value: float) -> None:
+        both = {key: sitk.Cast(image, sitk.sitkFloat32) for key, image in zip(("ct", "pet"), images(), strict=True)}
+        with_voxel(both[name], value)
+        with pytest.raises(InputError, match=f"{name.upper()}: expected finite voxels"):
+            PetCtCase.from_images(**both)
+
+    def test_constant_pet_is_refused(self) -> None:
+        ct, pet = images()
+        with pytest.raises(InputError, match=r"PET: expected a PET, found the value 0\.0 in every voxel"):
+            PetCtCase.from_images(ct=ct, pet=pet * 0)
+
+    def test_volumes_must_lie_on_one_grid(self) -> None:
+        ct, pet = (Volume.from_image(image) for image in images())
+        case = PetCtCase.from_volumes(ct, pet)
+        assert case.ct.array.dtype == np.float32
+        assert np.array_equal(case.ct.array, ct.array)
+        with pytest.raises(InputError, match="CT and PET must lie on one grid"):
+            PetCtCase.from_volumes(Volume.from_image(with_origin(images()[0], 1.0)), pet)

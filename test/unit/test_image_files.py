@@ -1,6 +1,5 @@
 import math
 import os
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import SimpleITK as sitk
 from helpers.case_folder import change_header, ct_path, images, pet_path, write_case
 
 from lesionclick.errors import InputError
-from lesionclick.grand_challenge.image_files import MAX_VOXELS, ImageFile, require_writable, write_mask, write_masks
+from lesionclick.grand_challenge.image_files import MAX_VOXELS, ImageFile, require_writable, write_masks
 from lesionclick.grand_challenge.interfaces import CT, PET, Socket
 from lesionclick.images import Grid, Volume
 
@@ -222,50 +221,6 @@ class TestLabels:
     def test_same_checks_as_of_every_image(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"ct\.mha: expected finite voxels, found 1 NaN"):
             self.read(tmp_path, [math.nan])
-
-
-class TestWrite:
-    def test_mask_is_written_compressed_whole_and_readable_by_all(self, tmp_path: Path) -> None:
-        path = tmp_path / "mask.mha"
-        previous = os.umask(0o077)
-        try:
-            write_mask(MASK, path)
-        finally:
-            os.umask(previous)
-        image = sitk.ReadImage(str(path))
-        assert image.GetPixelID() == sitk.sitkUInt8
-        assert Grid.from_image(image) == MASK.grid
-        assert np.array_equal(sitk.GetArrayFromImage(image), MASK.array)
-        assert b"CompressedData = True" in path.read_bytes()
-        assert stat.S_IMODE(path.stat().st_mode) == 0o644
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_mask_replaces_an_older_one(self, tmp_path: Path) -> None:
-        path = tmp_path / "mask.mha"
-        path.write_text("old")
-        write_mask(MASK, path)
-        assert sitk.ReadImage(str(path)).GetSize() == (4, 3, 2)
-
-    def test_failure_after_writing_leaves_nothing(self, tmp_path: Path) -> None:
-        path = tmp_path / "mask.mha"
-        path.mkdir()  # a file cannot replace it
-        with pytest.raises(InputError, match=f"{tmp_path}: expected a folder that user {os.getuid()} can write"):
-            write_mask(MASK, path)
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_failure_while_writing_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def run_full(_: sitk.Image, name: str, **__: object) -> None:
-            Path(name).write_bytes(b"half a mask")
-            raise RuntimeError("disk full")
-
-        monkeypatch.setattr(sitk, "WriteImage", run_full)
-        with pytest.raises(InputError, match="disk full"):
-            write_mask(MASK, tmp_path / "mask.mha")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="none: expected a folder"):
-            write_mask(MASK, tmp_path / "none" / "mask.mha")
 
 
 class TestWriteMasks:

@@ -1,15 +1,59 @@
 import math
+import os
+import stat
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from lesionclick.errors import InputError
-from lesionclick.images import Grid, Volume, require_same_grid
+from lesionclick.images import (
+    Grid,
+    Volume,
+    are_inside,
+    indices_from_points,
+    points_from_indices,
+    require_same_grid,
+)
 
 # x and y flipped
 GRID = Grid((4, 3, 2), (2.0, 2.5, 3.0), (10.0, 20.0, -30.0), (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
+
+
+SHAPE = (30, 20, 10)
+MASK = Volume(np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 2, Grid((4, 3, 2), (2.0, 2.5, 3.0), (1.0, 2.0, 3.0)))
+
+
+@pytest.mark.parametrize("turn", [points_from_indices, indices_from_points])
+def test_axes_of_one_and_of_many_are_turned_around(turn) -> None:
+    assert turn([1, 2.5, 3]).tolist() == [3, 2.5, 1]
+    assert turn(np.array([[1, 2, 3], [4, 5, 6]])).tolist() == [[3, 2, 1], [6, 5, 4]]
+    assert turn(np.empty((0, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("index_zyx", "inside"),
+    [
+        *[((29, 19, 9), True), ((0, 0, -0.5), True), ((29.49, 19.49, 9.49), True)],
+        *[
+            ((0, 0, 10), False),
+            ((0, 20, 0), False),
+            ((30, 0, 0), False),
+            ((-0.51, 0, 0), False),
+            ((0, 0, 9.5), False),
+            ((0, 0, 1e300), False),
+        ],
+    ],
+)
+def test_index_is_inside_where_its_voxel_is(index_zyx: tuple[float, float, float], inside: bool) -> None:
+    assert are_inside(index_zyx, SHAPE).tolist() == [inside]
+    assert are_inside([index_zyx, (0, 0, 0), index_zyx], SHAPE).tolist() == [inside, True, inside]
+
+
+def test_no_index_is_inside_of_an_empty_list() -> None:
+    assert are_inside([], SHAPE).shape == (0,)
 
 
 def test_grid_of_an_image() -> None:
@@ -87,3 +131,110 @@ def test_message_holds_both_names_and_values() -> None:
         require_same_grid(GRID, replace(GRID, spacing_xyz=(2.0, 2.5, 3.5)), "CT abc.mha", "PET def.mha")
     for part in ("CT abc.mha", "PET def.mha", "(2.0, 2.5, 3.0)", "(2.0, 2.5, 3.5)"):
         assert part in str(caught.value)
+
+
+def test_places_and_indices_of_a_flipped_grid() -> None:
+    # -2 mm and -2.5 mm and 3 mm for a step along x, y, z
+    assert GRID.to_physical([[0, 0, 0], [1, 2, 1.5]]).tolist() == [[10, 20, -30], [8, 15, -25.5]]
+    assert GRID.to_index([[8, 15, -25.5]]).tolist() == [[1, 2, 1.5]]
+
+
+class TestWrite:
+    @pytest.mark.parametrize("ending", [".mha", ".nii", ".nii.gz", ".nrrd"])
+    @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float32])
+    def test_what_is_written_is_read_again(self, tmp_path: Path, ending: str, kind: type) -> None:
+        path = tmp_path / f"volume{ending}"
+        volume = Volume((np.arange(24).reshape(2, 3, 4) * 1.5).astype(kind), GRID)
+        volume.write(path)
+        found = Volume.read(str(path))
+        assert found.array.dtype == kind
+        assert np.array_equal(found.array, volume.array)
+        assert found.grid == GRID
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_it_is_written_compressed_whole_and_readable_by_all(self, tmp_path: Path) -> None:
+        path = tmp_path / "mask.mha"
+        previous = os.umask(0o077)
+        try:
+            MASK.write(path)
+        finally:
+            os.umask(previous)
+        image = sitk.ReadImage(str(path))
+        assert image.GetPixelID() == sitk.sitkUInt8
+        assert Grid.from_image(image) == MASK.grid
+        assert np.array_equal(sitk.GetArrayFromImage(image), MASK.array)
+        assert b"CompressedData = True" in path.read_bytes()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_values_that_are_no_number_are_kept(self, tmp_path: Path) -> None:
+        array = np.where(MASK.array, np.nan, np.inf).astype(np.float32)
+        Volume(array, GRID).write(tmp_path / "logit.mha")
+        np.testing.assert_array_equal(Volume.read(tmp_path / "logit.mha").array, array)
+
+    def test_it_replaces_an_older_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "mask.mha"
+        path.write_text("old")
+        MASK.write(path)
+        assert sitk.ReadImage(str(path)).GetSize() == (4, 3, 2)
+
+    @pytest.mark.parametrize(
+        "name", ["mask.tif", "mask.mhd", "mask.img", "mask.png", "mask.xyz", "mask", "mask.gz", "mask.MHA"]
+    )
+    def test_forms_without_geometry_or_of_several_files_are_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(InputError, match=rf"{name}: expected a file to write that ends in \.mha, .*, found {name}"):
+            MASK.write(tmp_path / name)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_failure_after_writing_leaves_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "mask.mha"
+        path.mkdir()  # a file cannot replace it
+        with pytest.raises(InputError, match=f"{tmp_path}: expected a folder that user {os.getuid()} can write"):
+            MASK.write(path)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_failure_while_writing_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def run_full(_: sitk.Image, name: str, **__: object) -> None:
+            Path(name).write_bytes(b"half a mask")
+            raise RuntimeError("disk full")
+
+        monkeypatch.setattr(sitk, "WriteImage", run_full)
+        with pytest.raises(InputError, match="disk full"):
+            MASK.write(tmp_path / "mask.mha")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_half_a_file_that_itk_takes_for_whole_leaves_nothing_and_keeps_the_older_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write = sitk.WriteImage
+        MASK.write(tmp_path / "mask.mha")
+        older = (tmp_path / "mask.mha").read_bytes()
+
+        def run_full(image: sitk.Image, name: str, **options: object) -> None:
+            write(image, name, **options)
+            content = Path(name).read_bytes()
+            Path(name).write_bytes(content[: len(content) - 5])
+
+        monkeypatch.setattr(sitk, "WriteImage", run_full)
+        for path in (tmp_path / "mask.mha", tmp_path / "new.mha"):
+            with pytest.raises(InputError, match=rf"expected room for .*{path.name}, found a full disk"):
+                Volume(1 - MASK.array, MASK.grid).write(path)
+        assert list(tmp_path.iterdir()) == [tmp_path / "mask.mha"]
+        assert (tmp_path / "mask.mha").read_bytes() == older
+
+    def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="none: expected a folder"):
+            MASK.write(tmp_path / "none" / "mask.mha")
+
+
+class TestRead:
+    def test_missing_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"none\.mha: expected an image, found: .*does not exist"):
+            Volume.read(tmp_path / "none.mha")
+
+    @pytest.mark.parametrize("name", ["mask.mha", "mask.nii.gz", "mask.xyz"])
+    def test_file_that_is_no_image_is_refused(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("SUV 1, 2, 3")
+        with pytest.raises(InputError, match=f"{name}: expected an image, found: ") as caught:
+            Volume.read(tmp_path / name)
+        assert len(str(caught.value).splitlines()) == 1

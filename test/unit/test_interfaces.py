@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -6,52 +5,17 @@ import pytest
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.interfaces import (
     INTERFACES,
+    LONGITUDINAL_CT,
+    PET_CT,
     PRIMARY,
+    REGIONS,
     SECONDARY,
     Interface,
-    find_interface,
-    interfaces_of,
     locate,
 )
 
-(PET_CT,) = interfaces_of("task1")
-FOLLOW_UPS = interfaces_of("task2")
-
-BASELINE = ("images/{0}-baseline-ct", "images/{0}-baseline-ct-tumor-lesion-seg", "{0}-baseline-lesion-clicks.json")
-FOLLOWUP = ("images/{0}-followup-ct", "{0}-followup-lesion-clicks.json")
-MASK = "images/{0}-followup-ct-tumor-lesion-seg"
-
-
-def lay_out(folder: Path, *paths: str) -> Path:
-    for path in paths:
-        if path.endswith(".json"):
-            (folder / path).write_text("{}")
-        else:
-            (folder / path).mkdir(parents=True)
-    return folder
-
-
-def list_sockets(folder: Path, *paths: object) -> Path:
-    """Write an inputs.json whose slugs are not the last parts of the paths."""
-    sockets = [
-        {"socket": {"slug": f"socket-{n}", "relative_path": path}, "file": None, "image": {"name": "../../x"}}
-        for n, path in enumerate(paths)
-    ]
-    (folder / "inputs.json").write_text(json.dumps(sockets))
-    return folder
-
-
-def test_folders_and_files_tell_the_interface(tmp_path: Path) -> None:
-    assert find_interface(lay_out(tmp_path, "images/ct", "images/pet", "lesion-clicks.json")) is PET_CT
-
-
-@pytest.mark.parametrize(
-    "paths", [("images/ct", "images/pet", "lesion-clicks.json"), ("images/ct/", "lesion-clicks.json", "images/pet")]
-)
-def test_relative_paths_of_the_listing_tell_the_interface_whatever_the_slugs(
-    tmp_path: Path, paths: tuple[str, ...]
-) -> None:
-    assert find_interface(list_sockets(tmp_path, *paths)) is PET_CT
+BASELINE = ["images/{}-baseline-ct", "images/{}-baseline-ct-tumor-lesion-seg", "{}-baseline-lesion-clicks.json"]
+FOLLOWUP = ["images/{}-followup-ct", "{}-followup-lesion-clicks.json"]
 
 
 def of(region: str, *paths: str) -> list[str]:
@@ -61,40 +25,55 @@ def of(region: str, *paths: str) -> list[str]:
 @pytest.mark.parametrize(
     ("interface", "name", "inputs", "outputs"),
     [
-        (FOLLOW_UPS[0], "primary", of("primary", *BASELINE, *FOLLOWUP), of("primary", MASK)),
         (
-            FOLLOW_UPS[1],
-            "primary and secondary",
+            *(PET_CT[0], "PET/CT", ["images/ct", "images/pet", "lesion-clicks.json"]),
+            {"images/tumor-lesion-segmentation": "images/ct"},
+        ),
+        (
+            *(LONGITUDINAL_CT[0], "primary", of("primary", *BASELINE, *FOLLOWUP)),
+            {"images/primary-followup-ct-tumor-lesion-seg": "images/primary-followup-ct"},
+        ),
+        (
+            *(LONGITUDINAL_CT[1], "primary and secondary"),
             of("primary", *BASELINE, *FOLLOWUP) + of("secondary", *BASELINE, *FOLLOWUP),
-            of("primary", MASK) + of("secondary", MASK),
+            {
+                "images/primary-followup-ct-tumor-lesion-seg": "images/primary-followup-ct",
+                "images/secondary-followup-ct-tumor-lesion-seg": "images/secondary-followup-ct",
+            },
         ),
         (
-            FOLLOW_UPS[2],
-            "two baselines, one follow-up",
+            *(LONGITUDINAL_CT[2], "two baselines, one follow-up"),
             of("primary", *BASELINE, *FOLLOWUP) + of("secondary", *BASELINE),
-            of("primary", MASK),
+            {"images/primary-followup-ct-tumor-lesion-seg": "images/primary-followup-ct"},
         ),
         (
-            FOLLOW_UPS[3],
-            "one baseline, two follow-ups",
+            *(LONGITUDINAL_CT[3], "one baseline, two follow-ups"),
             of("primary", *BASELINE, *FOLLOWUP) + of("secondary", *FOLLOWUP),
-            of("primary", MASK) + of("secondary", MASK),
+            {
+                "images/primary-followup-ct-tumor-lesion-seg": "images/primary-followup-ct",
+                "images/secondary-followup-ct-tumor-lesion-seg": "images/secondary-followup-ct",
+            },
         ),
     ],
+    ids=lambda value: value.name if isinstance(value, Interface) else "",
 )
-def test_interfaces_of_task_2_are_found_by_folder_and_by_listing(
-    tmp_path: Path, interface: Interface, name: str, inputs: list[str], outputs: list[str]
+def test_inputs_and_what_each_mask_is_named_after(
+    interface: Interface, name: str, inputs: list[str], outputs: dict[str, str]
 ) -> None:
-    assert find_interface(lay_out(tmp_path, *inputs)) is interface
-    assert find_interface(list_sockets(tmp_path, *reversed(inputs))) is interface
-    assert (interface.name, interface.task) == (name, "task2")
-    assert [socket.relative_path for socket in interface.outputs] == outputs
+    assert interface.name == name
+    assert [socket.relative_path for socket in interface.inputs] == inputs
+    assert {output.socket.relative_path: output.named_after.relative_path for output in interface.outputs} == outputs
+    assert all(output.named_after in interface.inputs for output in interface.outputs)
 
 
 def test_there_are_five_interfaces_and_two_regions() -> None:
-    assert (PET_CT, *FOLLOW_UPS) == INTERFACES
-    assert len(FOLLOW_UPS) == 4
-    assert (PRIMARY.name, SECONDARY.name) == ("primary", "secondary")
+    assert INTERFACES == (PET_CT, LONGITUDINAL_CT)
+    assert [len(interfaces) for interfaces in INTERFACES] == [1, 4]
+    assert REGIONS == (PRIMARY, SECONDARY)
+    assert [region.name for region in REGIONS] == ["primary", "secondary"]
+
+
+def test_kinds_follow_from_what_lies_there() -> None:
     kinds = {socket.slug: socket.kind for socket in SECONDARY.baseline + SECONDARY.followup}
     assert kinds == {
         "secondary-baseline-ct": "image",
@@ -103,102 +82,10 @@ def test_there_are_five_interfaces_and_two_regions() -> None:
         "secondary-followup-ct": "image",
         "secondary-followup-lesion-clicks": "json",
     }
-
-
-@pytest.mark.parametrize(
-    ("paths", "named"),
-    [
-        (of("primary", *BASELINE), FOLLOW_UPS),
-        (of("secondary", *BASELINE, *FOLLOWUP), FOLLOW_UPS),
-        (of("primary", *BASELINE, *FOLLOWUP) + of("secondary", BASELINE[0]), FOLLOW_UPS),
-        (["images/ct"], (PET_CT,)),
-        (["images/mr"], INTERFACES),
-        (["images/ct", "primary-followup-lesion-clicks.json"], INTERFACES),
-        ([], INTERFACES),
-    ],
-)
-def test_unknown_set_is_refused_with_the_interfaces_of_the_task_that_it_looks_like(
-    tmp_path: Path, paths: list[str], named: tuple[Interface, ...]
-) -> None:
-    with pytest.raises(InputError) as caught:
-        find_interface(lay_out(tmp_path, *paths))
-    expected, _, found = str(caught.value).partition("; found ")
-    for interface in INTERFACES:
-        inputs = ", ".join(socket.relative_path for socket in interface.inputs)
-        assert (f"{inputs} ({interface.name})" in expected) == (interface in named)
-    assert all(repr(path) in found for path in paths)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_only_the_given_interfaces_are_known(tmp_path: Path) -> None:
-    lay_out(tmp_path, *of("primary", *BASELINE, *FOLLOWUP))
-    assert find_interface(tmp_path, FOLLOW_UPS) is FOLLOW_UPS[0]
-    with pytest.raises(InputError, match=r"expected images/ct, .*\(PET/CT\); found "):
-        find_interface(tmp_path, (PET_CT,))
-
-
-def test_listing_counts_where_folders_say_otherwise(tmp_path: Path) -> None:
-    lay_out(tmp_path, "images/ct", "images/pet", "lesion-clicks.json")
-    with pytest.raises(InputError, match=r"inputs\.json: .*found \['images/mr'\]"):
-        find_interface(list_sockets(tmp_path, "images/mr"))
-
-
-@pytest.mark.parametrize(
-    "paths",
-    [
-        (),
-        ("images/ct",),
-        ("images/pet", "lesion-clicks.json"),
-        ("images/ct", "images/pet"),
-        ("images/ct", "images/pet", "lesion-clicks.json", "images/mr"),
-        ("images/ct", "images/pet", "lesion-clicks.json", "other.json"),
-    ],
-)
-def test_unknown_sets_are_refused_with_what_was_found_and_what_is_known(tmp_path: Path, paths: tuple[str, ...]) -> None:
-    for folder in (lay_out(tmp_path, *paths), list_sockets(tmp_path, *paths)):
-        with pytest.raises(InputError) as caught:
-            find_interface(folder)
-        expected, _, found = str(caught.value).partition("; found ")
-        assert "expected images/ct, images/pet, lesion-clicks.json (PET/CT)" in expected
-        assert all(repr(path) in found for path in paths)
-        assert paths or found == "nothing"
-
-
-def test_socket_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="found"):
-        find_interface(list_sockets(tmp_path, "images/ct", "images/ct", "images/pet", "lesion-clicks.json"))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"\xff",
-        b"[" * 200_000,
-        b"3",
-        b"{}",
-        b"[1]",
-        b"[{}]",
-        b'[{"socket": 1}]',
-        b'[{"socket": {"slug": "ct"}}]',
-    ]
-    + [b'[{"socket": {"relative_path": %s}}]' % path for path in (b"null", b"3", b"[]")],
-)
-def test_broken_listing_is_refused(tmp_path: Path, content: bytes) -> None:
-    lay_out(tmp_path, "images/ct", "images/pet", "lesion-clicks.json")
-    (tmp_path / "inputs.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"inputs\.json: expected "):
-        find_interface(tmp_path)
-
-
-def test_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="none: expected the folder of a case"):
-        find_interface(tmp_path / "none")
-
-
-def test_outputs_are_where_the_platform_wants_them() -> None:
-    assert [socket.relative_path for socket in PET_CT.outputs] == ["images/tumor-lesion-segmentation"]
+    for interface in (interface for interfaces in INTERFACES for interface in interfaces):
+        for socket in (*interface.inputs, *(output.socket for output in interface.outputs)):
+            folder = f"images/{socket.slug}"
+            assert socket.relative_path == (folder if socket.kind == "image" else f"{socket.slug}.json")
 
 
 class TestLocate:
@@ -223,10 +110,3 @@ class TestLocate:
         (tmp_path / "link").symlink_to("link")
         with pytest.raises(InputError, match="link"):
             locate(tmp_path, "link")
-
-    def test_listing_that_is_a_link_out_is_refused(self, tmp_path: Path) -> None:
-        list_sockets(tmp_path, "images/ct", "images/pet", "lesion-clicks.json")
-        (tmp_path / "case").mkdir()
-        (tmp_path / "case" / "inputs.json").symlink_to(tmp_path / "inputs.json")
-        with pytest.raises(InputError, match="inside"):
-            find_interface(tmp_path / "case")

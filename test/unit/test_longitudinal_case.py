@@ -20,9 +20,11 @@ from helpers.longitudinal_folder import (
 )
 
 from lesionclick.errors import InputError
+from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.interfaces import PRIMARY, REGIONS, SECONDARY, Region
 from lesionclick.images import Grid
-from lesionclick.petct.case import Baseline, LongitudinalCase, read_case
+from lesionclick.longitudinal.case import Baseline, LongitudinalCase
+from lesionclick.tasks import TASKS
 
 OUTSIDE = (20.0, 6.0, 7.0)  # the first voxel beyond the baseline's end
 
@@ -32,10 +34,14 @@ def folder(tmp_path: Path) -> Path:
     return write_longitudinal_case(tmp_path)
 
 
+def read(folder: Path) -> LongitudinalCase:
+    return LongitudinalCase.read(CaseFolder.open(folder))
+
+
 def read_baseline(folder: Path, labels: np.ndarray | None = None, points=POINTS) -> Baseline:
     """The baseline of the case in `folder` after a change of its labels and points."""
     write_baseline(folder, mask=None if labels is None else on_grid_of(baseline_ct(), labels), points=points)
-    (baseline,) = LongitudinalCase.read(folder).baselines
+    (baseline,) = read(folder).baselines
     return baseline
 
 
@@ -53,8 +59,8 @@ def only_warning(caplog: pytest.LogCaptureFixture) -> str:
 
 
 class TestRead:
-    def test_images_points_stem_and_output(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-        case = LongitudinalCase.read(folder)
+    def test_images_and_points(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        case = read(folder)
         (baseline,), (followup,) = case.baselines, case.followups
         for volume, image in ((baseline.ct, baseline_ct()), (followup.ct, followup_ct())):
             assert volume.array.dtype == np.float32
@@ -65,7 +71,6 @@ class TestRead:
         assert baseline.lesions.grid == baseline.ct.grid
         assert (baseline.points, followup.points) == (POINTS, FOLLOWUP_POINTS)
         assert (baseline.region, followup.region) == ("primary", "primary")
-        assert (followup.stem, followup.output) == ("5d1e-primary-followup-ct", PRIMARY.mask)
         assert caplog.records == []
 
     @pytest.mark.parametrize(
@@ -75,10 +80,9 @@ class TestRead:
     def test_regions_come_in_their_order(
         self, tmp_path: Path, baselines: tuple[Region, ...], followups: tuple[Region, ...]
     ) -> None:
-        case = read_case(write_longitudinal_case(tmp_path, baselines[::-1], followups[::-1]))
-        assert isinstance(case, LongitudinalCase)
+        case = read(write_longitudinal_case(tmp_path, baselines[::-1], followups[::-1]))
         assert [baseline.region for baseline in case.baselines] == [region.name for region in baselines]
-        assert [followup.output for followup in case.followups] == [region.mask for region in followups]
+        assert [followup.region for followup in case.followups] == [region.name for region in followups]
 
     def test_each_region_has_its_own_files(self, tmp_path: Path) -> None:
         write_longitudinal_case(tmp_path, REGIONS, REGIONS)
@@ -86,15 +90,24 @@ class TestRead:
             tmp_path, SECONDARY, mask=on_grid_of(baseline_ct(), labels_of((7, 3, 3, 3))), points={7: (3, 3, 3)}
         )
         write_followup(tmp_path, SECONDARY, ct=followup_ct() + 1000, points={})
-        case = LongitudinalCase.read(tmp_path)
+        case = read(tmp_path)
         assert [list(baseline.points) for baseline in case.baselines] == [[1, 2], [7]]
         assert [baseline.lesions.array.max() for baseline in case.baselines] == [2, 7]
         assert [list(followup.points) for followup in case.followups] == [[1, 2], []]
         assert np.array_equal(case.followups[1].ct.array, case.followups[0].ct.array + 1000)
-        assert case.followups[1].stem == "5d1e-secondary-followup-ct"
+
+    def test_points_of_the_followups_alone_are_read_by_region(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = CaseFolder.open(write_longitudinal_case(tmp_path, REGIONS, REGIONS))
+        case = LongitudinalCase.read(folder)
+        write_points(tmp_path, SECONDARY.followup_clicks, {4: (1.0, 2.5, 3.0), 5: (0.0, 0.0, 14.0)})
+        points = TASKS["task2"].read_prompts(folder, case)
+        assert points == {"primary": FOLLOWUP_POINTS, "secondary": {4: (1.0, 2.5, 3.0)}}
+        assert "secondary-followup-lesion-clicks: lesions [5]" in only_warning(caplog)
 
     def test_no_followup_point_is_an_ordinary_step(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        (followup,) = LongitudinalCase.read(write_longitudinal_case(tmp_path, followup_points={})).followups
+        (followup,) = read(write_longitudinal_case(tmp_path, followup_points={})).followups
         assert followup.points == {}
         assert caplog.records == []
 
@@ -119,38 +132,38 @@ class TestRefused:
             f'{{"socket": {{"relative_path": "{s.relative_path}"}}}}' for s in PRIMARY.baseline + PRIMARY.followup
         ]
         (folder / "inputs.json").write_text(f"[{', '.join(entries)}]")
-        LongitudinalCase.read(folder)
+        read(folder)
         (folder / socket.relative_path).rename(folder / "gone")
         with pytest.raises(InputError, match=f"{socket.relative_path}: expected "):
-            LongitudinalCase.read(folder)
+            read(folder)
 
     @pytest.mark.parametrize("socket", [PRIMARY.baseline_ct, PRIMARY.baseline_mask, PRIMARY.followup_ct])
     def test_every_image_is_checked(self, folder: Path, socket) -> None:
         path = image_path(folder, socket)
         path.write_bytes(path.read_bytes()[:-50])
         with pytest.raises(InputError, match=f"{socket.slug}.mha: expected .*bytes of voxels, found"):
-            LongitudinalCase.read(folder)
+            read(folder)
 
     def test_mask_on_another_grid_than_its_ct(self, folder: Path) -> None:
         write_baseline(folder, mask=baseline_mask()[1:])
         with pytest.raises(
             InputError, match=r"5d1e-primary-baseline-ct-tumor-lesion-seg\.mha\) \(19, 18, 16\), .*\(20,"
         ):
-            LongitudinalCase.read(folder)
+            read(folder)
 
     def test_mask_with_fractions(self, folder: Path) -> None:
         write_baseline(folder, mask=sitk.Cast(baseline_mask(), sitk.sitkFloat32) * 0.5)
         with pytest.raises(
             InputError, match=r"expected whole numbers from 0 to 65535, found 27 other voxels, such as 0\.5"
         ):
-            LongitudinalCase.read(folder)
+            read(folder)
 
     @pytest.mark.parametrize("socket", [PRIMARY.baseline_clicks, PRIMARY.followup_clicks])
     def test_points_of_task_1(self, folder: Path, socket) -> None:
         path = folder / socket.relative_path
         path.write_text(path.read_text().replace("Lesion 1", "tumor"))
         with pytest.raises(InputError, match=f"{socket.relative_path}, point 0: expected a lesion's number"):
-            LongitudinalCase.read(folder)
+            read(folder)
 
 
 class TestTolerated:
@@ -158,7 +171,7 @@ class TestTolerated:
         mask = baseline_mask()
         mask.SetOrigin((30.0, 40.0005, -700.0))
         write_baseline(folder, mask=mask)
-        (baseline,) = LongitudinalCase.read(folder).baselines
+        (baseline,) = read(folder).baselines
         assert baseline.lesions.grid == baseline.ct.grid == Grid.from_image(baseline_ct())
         assert "differ by rounding" in only_warning(caplog)
 
@@ -167,7 +180,7 @@ class TestTolerated:
         self, folder: Path, outside: tuple[float, float, float], caplog: pytest.LogCaptureFixture
     ) -> None:
         write_points(folder, PRIMARY.followup_clicks, {1: outside, 2: (17.4, 19.4, 13.4)})
-        (followup,) = LongitudinalCase.read(folder).followups
+        (followup,) = read(folder).followups
         assert followup.points == {2: (17.4, 19.4, 13.4)}
         message = only_warning(caplog)
         assert "primary-followup-lesion-clicks: lesions [1]" in message

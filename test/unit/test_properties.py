@@ -9,16 +9,23 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lesionclick.errors import InputError
+from lesionclick.grand_challenge.click_files import parse_clicks, write_clicks
 from lesionclick.images import Grid
 from lesionclick.longitudinal.patches import Patch
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Click, at_step, parse_clicks, write_clicks
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 
 QUICK = settings(max_examples=60, deadline=None)
 
 numbers = st.floats(-1e6, 1e6) | st.integers(-(10**6), 10**6)
-clicks = st.lists(
-    st.builds(Click, st.sampled_from([TUMOR, BACKGROUND]), st.tuples(*[st.floats(-1e6, 1e6)] * 3)), max_size=25
-)
+
+
+def some_prompts(strokes: st.SearchStrategy[int | None]) -> st.SearchStrategy[Prompts]:
+    point = st.builds(Point, st.sampled_from([TUMOR, BACKGROUND]), st.tuples(*[st.floats(-1e6, 1e6)] * 3), strokes)
+    return st.lists(point, max_size=25).map(lambda points: Prompts(tuple(points)))
+
+
+clicks = some_prompts(st.none())
+prompts = some_prompts(st.none() | st.integers(0, 5))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -62,10 +69,10 @@ def test_any_content_is_parsed_or_refused_in_one_line(content):
     try:
         parsed, refusal = parse_clicks(content, "clicks"), "refused"
     except InputError as error:
-        parsed, refusal = (), str(error)
+        parsed, refusal = Prompts(), str(error)
     assert len(refusal.splitlines()) == 1
     assert len(refusal) < 1000
-    assert all(click.name in (TUMOR, BACKGROUND) for click in parsed)
+    assert all(click.kind in (TUMOR, BACKGROUND) for click in parsed)
     assert all(math.isfinite(value) for click in parsed for value in click.point_xyz)
 
 
@@ -74,17 +81,34 @@ def test_any_content_is_parsed_or_refused_in_one_line(content):
 def test_what_is_written_is_read_again(tmp_path_factory, given_clicks):
     path = tmp_path_factory.mktemp("clicks") / "clicks.json"
     write_clicks(path, given_clicks)
-    assert parse_clicks(path.read_bytes(), "clicks") == tuple(given_clicks)
+    assert parse_clicks(path.read_bytes(), "clicks") == given_clicks
 
 
 @QUICK
-@given(clicks, st.integers(0, 12))
-def test_a_step_shows_the_first_of_each_kind_and_later_steps_more(given_clicks, step):
-    shown, more = at_step(given_clicks, step), at_step(given_clicks, step + 1)
-    for name in (TUMOR, BACKGROUND):
-        assert [c for c in shown if c.name == name] == [c for c in given_clicks if c.name == name][:step]
+@given(prompts, st.integers(0, 12))
+def test_a_step_shows_the_first_of_each_kind_and_later_steps_more(given_prompts, step):
+    shown, more = given_prompts.at_step(step), given_prompts.at_step(step + 1)
+    for kind in (TUMOR, BACKGROUND):
+        assert shown.of(kind).points == given_prompts.of(kind).points[:step]
     rest = iter(more)
-    assert all(click in rest for click in shown)  # in their order
+    assert all(point in rest for point in shown)  # in their order
+
+
+@QUICK
+@given(prompts, st.tuples(*[st.integers(1, 10**6)] * 3))
+def test_points_on_a_grid_lie_on_whole_voxels_inside_and_stay_as_they_are(given_prompts, shape):
+    kept = given_prompts.on_grid(shape)
+    indices = kept.indices_zyx()
+    assert np.array_equal(indices, np.rint(indices))
+    assert ((indices >= 0) & (indices < shape)).all()
+    assert kept.on_grid(shape) == kept
+    rest = iter(given_prompts)
+    for point in kept:  # of these points, in their order
+        assert any(
+            (point.kind, point.stroke) == (other.kind, other.stroke)
+            and np.abs(np.subtract(point.point_xyz, other.point_xyz)).max() <= 0.5
+            for other in rest
+        )
 
 
 @QUICK

@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
 
-from lesionclick.petct.rules import refine
+from lesionclick.petct.rules import RulesActed, apply_rules
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 
 SPACING = (3.0, 4.0, 4.0)
-NO_CLICK = np.empty((0, 3), dtype=np.int64)
+
+
+def _apply(lesion_logit, tumor_zyx=(), background_zyx=(), rules="clicks"):
+    prompts = Prompts.from_indices(tumor_zyx=tumor_zyx, background_zyx=background_zyx)
+    return apply_rules(lesion_logit, prompts, SPACING, rules)
 
 
 def _ball(shape=(24, 24, 24), centre=(12, 12, 12), radius_mm=24.0):
@@ -14,121 +19,163 @@ def _ball(shape=(24, 24, 24), centre=(12, 12, 12), radius_mm=24.0):
     return ((radius_mm - distance) / 6).astype(np.float32)
 
 
-def test_clicks_that_agree_change_nothing():
-    margin = _ball()
-    refined = refine(margin, np.array([[12, 12, 12], [12, 12, 16]]), np.array([[2, 2, 2]]), SPACING)
-    np.testing.assert_array_equal(refined.mask, margin > 0)
-    assert (refined.corrected_tumor, refined.corrected_background) == (0, 0)
+@pytest.mark.parametrize("rules", ["clicks", "challenge"])
+def test_clicks_that_agree_change_nothing(rules):
+    logit = _ball()
+    mask, acted = _apply(logit, [[12, 12, 12]], [[2, 2, 2]], rules)
+    np.testing.assert_array_equal(mask, logit > 0)
+    assert acted == RulesActed(tumor=1, background=1)
 
 
-def test_no_click_is_a_threshold_at_zero():
-    margin = _ball()
-    np.testing.assert_array_equal(refine(margin, NO_CLICK, NO_CLICK, SPACING).mask, margin > 0)
+@pytest.mark.parametrize("rules", ["none", "clicks", "challenge"])
+def test_no_click_is_a_threshold_at_zero(rules):
+    logit = _ball()
+    logit[0, 0, :3] = 0.0, 1e-6, -1e-6
+    mask, acted = _apply(logit, rules=rules)
+    np.testing.assert_array_equal(mask, logit > 0)
+    assert mask[0, 0, :3].tolist() == [False, True, False]
+    assert acted == RulesActed()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_rules_the_mask_is_the_networks_whatever_is_clicked(seed):
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(size=(10, 10, 10)).astype(np.float32)
+    tumor, background = rng.integers(0, 10, (8, 3)), rng.integers(0, 10, (5, 3))
+    mask, acted = _apply(logit, tumor, background, "none")
+    np.testing.assert_array_equal(mask, logit > 0)
+    assert mask.dtype == bool
+    assert acted == RulesActed(tumor=8, background=5)
+    assert not np.array_equal(_apply(logit, tumor, background, "clicks")[0], mask)
+
+
+@pytest.mark.parametrize("rules", ["none", "clicks", "challenge"])
+def test_logits_stay_as_they_were(rules):
+    logit = _ball()
+    before = logit.copy()
+    _apply(logit, [[12, 12, 19], [12, 12, 12]], [[12, 12, 10]], rules)
+    np.testing.assert_array_equal(logit, before)
 
 
 def test_a_missed_tumour_click_grows_the_mask_towards_it():
-    margin = _ball()
-    click = np.array([[12, 12, 19]])  # 28 mm from the centre, 4 mm outside
-    refined = refine(margin, click, NO_CLICK, SPACING)
-    before = margin > 0
-    assert refined.corrected_tumor == 1
-    assert refined.mask[12, 12, 19]
-    assert (refined.mask & before).sum() == before.sum()
-    grown = refined.mask & ~before
+    logit = _ball()
+    mask, acted = _apply(logit, [[12, 12, 19]])  # 28 mm from the centre, 4 mm outside
+    before = logit > 0
+    assert acted == RulesActed(tumor=1, corrected_tumor=1)
+    assert mask[12, 12, 19]
+    assert (mask & before).sum() == before.sum()
+    grown = mask & ~before
     assert grown[12, 12, 18:20].any()
     assert not grown[:, :, :6].any()
 
 
 def test_a_wrong_background_click_shrinks_the_mask_around_it():
-    margin = _ball()
-    click = np.array([[12, 12, 17]])
-    refined = refine(margin, NO_CLICK, click, SPACING)
-    assert refined.corrected_background == 1
-    assert not refined.mask[12, 12, 17]
-    assert refined.mask[12, 12, 10]
-    assert 0 < refined.mask.sum() < (margin > 0).sum()
+    logit = _ball()
+    mask, acted = _apply(logit, background_zyx=[[12, 12, 17]])
+    assert acted == RulesActed(background=1, corrected_background=1)
+    assert not mask[12, 12, 17]
+    assert mask[12, 12, 10]
+    assert 0 < mask.sum() < (logit > 0).sum()
 
 
 def test_the_correction_is_the_same_for_a_mirrored_case():
     rng = np.random.default_rng(0)
-    margin = rng.normal(size=(14, 15, 16)).astype(np.float32)
+    logit = rng.normal(size=(14, 15, 16)).astype(np.float32)
     tumor, background = rng.integers(0, 14, (4, 3)), rng.integers(0, 14, (3, 3))
-    plain = refine(margin, tumor, background, SPACING)
-    size = np.array(margin.shape)
-    flipped = refine(margin[::-1, ::-1, ::-1], size - 1 - tumor, size - 1 - background, SPACING)
-    np.testing.assert_array_equal(flipped.mask[::-1, ::-1, ::-1], plain.mask)
+    last = np.array(logit.shape) - 1
+    plain, _ = _apply(logit, tumor, background)
+    flipped, _ = _apply(logit[::-1, ::-1, ::-1], last - tumor, last - background)
+    np.testing.assert_array_equal(flipped[::-1, ::-1, ::-1], plain)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_click_is_respected_however_much_it_contradicts(seed):
     rng = np.random.default_rng(seed)
-    margin = (20 * rng.normal(size=(10, 10, 10))).astype(np.float32)
+    logit = (20 * rng.normal(size=(10, 10, 10))).astype(np.float32)
     points = rng.permutation(1000)[:20]
-    tumor, background = np.stack(np.unravel_index(points, margin.shape), axis=1).reshape(2, 10, 3)
-    refined = refine(margin, tumor, background, SPACING)
-    assert refined.mask[tuple(tumor.T)].all()
-    assert not refined.mask[tuple(background.T)].any()
-    assert refined.corrected_tumor == (margin[tuple(tumor.T)] <= 0).sum()
-    assert refined.corrected_background == (margin[tuple(background.T)] >= 0).sum()
+    tumor, background = np.stack(np.unravel_index(points, logit.shape), axis=1).reshape(2, 10, 3)
+    mask, acted = _apply(logit, tumor, background)
+    assert mask[tuple(tumor.T)].all()
+    assert not mask[tuple(background.T)].any()
+    assert (acted.tumor, acted.background) == (10, 10)
+    assert acted.corrected_tumor == (logit[tuple(tumor.T)] <= 0).sum()
+    assert acted.corrected_background == (logit[tuple(background.T)] >= 0).sum()
 
 
 def test_repeated_and_contradicting_clicks_are_settled():
-    margin = np.full((8, 8, 8), -3.0, dtype=np.float32)
-    click = np.array([[4, 4, 4]])
-    refined = refine(margin, np.repeat(click, 3, axis=0), click, SPACING)
-    assert refined.mask[4, 4, 4]
+    logit = np.full((8, 8, 8), -3.0, dtype=np.float32)
+    mask, _ = _apply(logit, [[4, 4, 4]] * 3, [[4, 4, 4]])
+    assert mask[4, 4, 4]
+
+
+def test_points_of_a_stroke_count_as_clicks_do():
+    logit = _ball()
+    kinds = (TUMOR, BACKGROUND, TUMOR)
+    points = [Point(kind, (19.0 - 2 * n, 12.0, 12.0)) for n, kind in enumerate(kinds)]
+    drawn = [Point(point.kind, point.point_xyz, 3) for point in points]
+    clicked, drawn = (apply_rules(logit, Prompts(tuple(one)), SPACING, "clicks") for one in (points, drawn))
+    np.testing.assert_array_equal(drawn[0], clicked[0])
+    assert drawn[1] == clicked[1] == RulesActed(2, 1, 1, 1)
 
 
 def test_clicks_at_corners_stay_inside():
-    margin = np.full((8, 8, 8), -1.0, dtype=np.float32)
-    corners = np.array([[0, 0, 0], [7, 7, 7]])
-    assert refine(margin, corners, NO_CLICK, SPACING).mask[tuple(corners.T)].all()
+    logit = np.full((8, 8, 8), -1.0, dtype=np.float32)
+    mask, _ = _apply(logit, [[0, 0, 0], [7, 7, 7]])
+    assert mask[0, 0, 0]
+    assert mask[7, 7, 7]
 
 
 def test_a_further_click_deep_in_the_mask_draws_the_rim_towards_it():
-    margin = 2 * _ball((28, 24, 24), (14, 12, 12), 40.0)  # logit 5.3 at 24 mm from the centre
+    logit = 2 * _ball((28, 24, 24), (14, 12, 12), 40.0)  # 5.3 at 24 mm from the centre
     centre, further = [14, 12, 12], [14, 12, 18]  # 24 mm apart
-    refined = refine(margin, np.array([centre, further]), NO_CLICK, SPACING, by_procedure=True)
-    before = margin > 0
-    assert refined.mask[tuple(centre)]
-    assert refined.mask[tuple(further)]
-    assert (before & ~refined.mask)[:, :, 18:].any()
-    assert not (before & ~refined.mask)[:, :, :12].any()
-    assert (refined.mask & ~before).sum() < 0.2 * (before & ~refined.mask).sum()
-    assert (refined.corrected_tumor, refined.corrected_background) == (0, 0)
+    mask, acted = _apply(logit, [centre, further], rules="challenge")
+    before = logit > 0
+    assert mask[tuple(centre)]
+    assert mask[tuple(further)]
+    assert (before & ~mask)[:, :, 18:].any()
+    assert not (before & ~mask)[:, :, :12].any()
+    assert (mask & ~before).sum() < 0.2 * (before & ~mask).sum()
+    assert acted == RulesActed(tumor=2)
 
 
-def test_only_further_clicks_of_the_procedure_are_rims():
-    margin = 2 * _ball()
-    points = np.array([[12, 12, 12], [12, 12, 15]])
-    np.testing.assert_array_equal(refine(margin, points, NO_CLICK, SPACING).mask, margin > 0)
-    np.testing.assert_array_equal(refine(margin, points[:1], NO_CLICK, SPACING, by_procedure=True).mask, margin > 0)
-    again = np.repeat(points[:1], 2, axis=0)  # the centre, clicked twice
-    np.testing.assert_array_equal(refine(margin, again, NO_CLICK, SPACING, by_procedure=True).mask, margin > 0)
+def test_only_further_clicks_of_the_challenge_are_rims():
+    logit = 2 * _ball()
+    points = [[12, 12, 12], [12, 12, 15]]
+    np.testing.assert_array_equal(_apply(logit, points, rules="clicks")[0], logit > 0)
+    np.testing.assert_array_equal(_apply(logit, points[:1], rules="challenge")[0], logit > 0)
+    again = points[:1] * 2  # the centre, clicked twice
+    np.testing.assert_array_equal(_apply(logit, again, rules="challenge")[0], logit > 0)
+    assert not np.array_equal(_apply(logit, points, rules="challenge")[0], logit > 0)
 
 
 def _two_lesions():
     """A large component on the left, which has the clicks, and a small one on the right."""
-    margin = np.full((10, 10, 30), -1.0, dtype=np.float32)
-    margin[2:8, 2:8, 2:12] = margin[4:6, 4:6, 20:22] = 1.0
-    return margin
+    logit = np.full((10, 10, 30), -1.0, dtype=np.float32)
+    logit[2:8, 2:8, 2:12] = logit[4:6, 4:6, 20:22] = 1.0
+    return logit
 
 
 @pytest.mark.parametrize(("clicks", "removed"), [(2, 0), (3, 1), (4, 1)])
 def test_a_second_round_of_clicks_tells_that_all_lesions_are_marked(clicks, removed):
-    margin = _two_lesions()
-    points = np.array([[4, 4, 6], [2, 2, 2], [7, 7, 11], [7, 2, 5]])[:clicks]
-    refined = refine(margin, points, NO_CLICK, SPACING, by_procedure=True)
-    assert refined.removed == removed
-    assert refined.mask[4, 4, 20] == (not removed)
-    assert refined.mask[2:8, 2:8, 2:12].all()
-    assert refine(margin, points, NO_CLICK, SPACING).mask[4, 4, 20]
+    logit = _two_lesions()
+    points = [[4, 4, 6], [2, 2, 2], [7, 7, 11], [7, 2, 5]][:clicks]
+    mask, acted = _apply(logit, points, rules="challenge")
+    assert acted.removed == removed
+    assert mask[4, 4, 20] == (not removed)
+    assert mask[2:8, 2:8, 2:12].all()
+    mask, acted = _apply(logit, points, rules="clicks")
+    assert acted.removed == 0
+    assert mask[4, 4, 20]
 
 
 def test_first_clicks_and_repeated_ones_do_not_tell_that_all_lesions_are_marked():
-    margin = _two_lesions()
-    margin[0, 0, 28] = 1.0
-    once_each = np.array([[4, 4, 6], [4, 4, 20]])
-    same_voxel = np.repeat(once_each[:1], 5, axis=0)
-    for points in (once_each, same_voxel):
-        assert refine(margin, points, NO_CLICK, SPACING, by_procedure=True).mask[0, 0, 28]
+    logit = _two_lesions()
+    logit[0, 0, 28] = 1.0
+    once_each = [[4, 4, 6], [4, 4, 20]]
+    for points in (once_each, once_each[:1] * 5):
+        assert _apply(logit, points, rules="challenge")[0][0, 0, 28]
+
+
+def test_what_was_done_is_told_in_a_line():
+    told = str(RulesActed(tumor=7, background=5, corrected_tumor=3, corrected_background=2, removed=4))
+    assert [int(word) for word in told.replace(",", " ").split() if word.isdigit()] == [3, 7, 2, 5, 4]

@@ -2,30 +2,18 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lesionclick.errors import InputError
-from lesionclick.prompts.points import (
-    BACKGROUND,
+from lesionclick.grand_challenge.click_files import (
     MAX_BYTES,
     MAX_LESION,
-    TUMOR,
-    Click,
-    at_step,
-    clicks_from_indices,
-    indices_zyx,
-    is_first_on_lesion,
-    is_inside,
     parse_clicks,
-    points_from_indices,
     read_clicks,
     read_lesion_points,
-    warn_about_clicks,
     write_clicks,
 )
-
-SHAPE = (30, 20, 10)
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 
 
 def text(*points: object, **changes: object) -> str:
@@ -38,38 +26,43 @@ def point(name: object = TUMOR, at: object = (1, 2, 3)) -> dict[str, object]:
     return {"name": name, "point": at}
 
 
-def tumor(x: float, y: float, z: float) -> Click:
-    return Click(TUMOR, (x, y, z))
+def tumor(x: float, y: float, z: float) -> Point:
+    return Point(TUMOR, (x, y, z))
+
+
+def prompts(*points: Point) -> Prompts:
+    return Prompts(points)
 
 
 class TestParse:
     def test_names_and_points_in_the_order_of_the_file(self) -> None:
         content = text(point(BACKGROUND, [0, 5, 803]), point(TUMOR, [1.5, 2, 3]), point(TUMOR, [-1, 0, 0]))
-        assert parse_clicks(content, "test") == (
-            Click(BACKGROUND, (0.0, 5.0, 803.0)),
-            Click(TUMOR, (1.5, 2.0, 3.0)),
-            Click(TUMOR, (-1.0, 0.0, 0.0)),
+        assert parse_clicks(content, "test") == prompts(
+            Point(BACKGROUND, (0.0, 5.0, 803.0)),
+            Point(TUMOR, (1.5, 2.0, 3.0)),
+            Point(TUMOR, (-1.0, 0.0, 0.0)),
         )
 
     def test_bytes_are_read_as_text_is(self) -> None:
         assert parse_clicks(text(point()).encode(), "test") == parse_clicks(text(point()), "test")
 
     def test_no_point_at_all_is_a_valid_file(self) -> None:
-        assert parse_clicks(text(), "test") == ()
+        assert parse_clicks(text(), "test") == prompts()
 
     def test_background_alone_is_a_valid_file(self) -> None:
-        assert parse_clicks(text(point(BACKGROUND)), "test") == (Click(BACKGROUND, (1.0, 2.0, 3.0)),)
+        assert parse_clicks(text(point(BACKGROUND)), "test") == prompts(Point(BACKGROUND, (1.0, 2.0, 3.0)))
 
     def test_repeated_points_are_kept(self) -> None:
-        assert parse_clicks(text(point(), point()), "test") == (tumor(1, 2, 3), tumor(1, 2, 3))
+        assert parse_clicks(text(point(), point()), "test") == prompts(tumor(1, 2, 3), tumor(1, 2, 3))
 
     def test_keys_that_are_not_needed_are_ignored(self) -> None:
         content = text({**point(), "probability": 0.5}, name="Lesions", version={"major": 1, "minor": 7})
-        assert parse_clicks(content, "test") == (tumor(1, 2, 3),)
+        assert parse_clicks(content, "test") == prompts(tumor(1, 2, 3))
 
     def test_allowed_names_are_the_callers(self) -> None:
         content = text(point("3", [1.25, 2, 3]), point("Lesion 3"))
-        assert [click.name for click in parse_clicks(content, "test", names={"3", "Lesion 3"})] == ["3", "Lesion 3"]
+        assert [one.kind for one in parse_clicks(content, "test", names={"3", "Lesion 3"})] == ["3", "Lesion 3"]
+        assert parse_clicks(content, "test", names=None) == parse_clicks(content, "test", names={"3", "Lesion 3"})
         with pytest.raises(InputError, match="'tumor'"):
             parse_clicks(text(point(TUMOR)), "test", names={"3"})
 
@@ -136,18 +129,18 @@ class TestFiles:
         assert len(files) == 4
         for path in files:
             clicks = read_clicks(path)
-            names = [click.name for click in clicks]
+            names = [click.kind for click in clicks]
             assert names in ([TUMOR] * 10 + [BACKGROUND] * 10, [BACKGROUND] * 10)
             stored = json.loads(path.read_bytes())["points"]
             assert [list(click.point_xyz) for click in clicks] == [entry["point"] for entry in stored]
 
     def test_written_clicks_are_read_again(self, tmp_path: Path) -> None:
-        clicks = (Click(BACKGROUND, (0.0, -4.0, 803.0)), tumor(1.5, 2.25, 1e300), tumor(1, 2, 3), tumor(1, 2, 3))
+        clicks = prompts(Point(BACKGROUND, (0, -4, 803)), tumor(1.5, 2.25, 1e300), tumor(1, 2, 3), tumor(1, 2, 3))
         write_clicks(tmp_path / "clicks.json", clicks)
         assert read_clicks(tmp_path / "clicks.json") == clicks
 
     def test_written_file_has_the_platforms_form(self, tmp_path: Path) -> None:
-        write_clicks(tmp_path / "clicks.json", [tumor(126.0, 2.5, 3.0)])
+        write_clicks(tmp_path / "clicks.json", prompts(tumor(126.0, 2.5, 3.0)))
         assert json.loads((tmp_path / "clicks.json").read_text()) == {
             "version": {"major": 1, "minor": 0},
             "type": "Multiple points",
@@ -165,7 +158,7 @@ class TestFiles:
     def test_largest_file_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "clicks.json"
         path.write_text(text(point()).ljust(MAX_BYTES))
-        assert read_clicks(path) == (tumor(1, 2, 3),)
+        assert read_clicks(path) == prompts(tumor(1, 2, 3))
         path.write_text(text(point()).ljust(MAX_BYTES + 1))
         with pytest.raises(InputError, match="at most"):
             read_clicks(path)
@@ -220,111 +213,3 @@ class TestLesionPoints:
             self.read(tmp_path, point("3", [1, math.nan, 3]))
         with pytest.raises(InputError, match="found nothing"):
             read_lesion_points(tmp_path / "none.json")
-
-
-class TestSteps:
-    CLICKS = tuple(Click(name, (n, 0.0, 0.0)) for n, name in enumerate((TUMOR, BACKGROUND, TUMOR, TUMOR, BACKGROUND)))
-
-    @pytest.mark.parametrize(
-        ("step", "kept"), [(0, []), (1, [0, 1]), (2, [0, 1, 2, 4]), (3, [0, 1, 2, 3, 4]), (10, [0, 1, 2, 3, 4])]
-    )
-    def test_first_of_each_name_in_the_order_of_the_file(self, step: int, kept: list[int]) -> None:
-        assert [click.point_xyz[0] for click in at_step(self.CLICKS, step)] == kept
-
-    def test_repeated_clicks_count(self) -> None:
-        assert at_step((tumor(1, 1, 1), tumor(1, 1, 1), tumor(2, 2, 2)), 2) == (tumor(1, 1, 1), tumor(1, 1, 1))
-
-
-class TestIndices:
-    def test_axes_are_turned_around_and_other_names_left_out(self) -> None:
-        clicks = (tumor(1, 2, 3), Click(BACKGROUND, (4, 5, 6)), tumor(9, 19, 29))
-        found = indices_zyx(clicks, TUMOR, SHAPE)
-        assert found.tolist() == [[3, 2, 1], [29, 19, 9]]
-        assert found.dtype == np.int64
-        assert indices_zyx(clicks, BACKGROUND, SHAPE).tolist() == [[6, 5, 4]]
-
-    @pytest.mark.parametrize("clicks", [(), (Click(BACKGROUND, (1, 2, 3)),), (tumor(-1, 0, 0),)])
-    def test_no_click_gives_no_row(self, clicks: tuple[Click, ...]) -> None:
-        assert indices_zyx(clicks, TUMOR, SHAPE).shape == (0, 3)
-
-    @pytest.mark.parametrize(("x", "index"), [(0.5, 0), (1.5, 2), (2.5, 2), (2.4, 2), (2.6, 3), (-0.5, 0), (9.49, 9)])
-    def test_coordinates_are_rounded_half_to_even(self, x: float, index: int) -> None:
-        assert indices_zyx((tumor(x, 0, 0),), TUMOR, SHAPE).tolist() == [[0, 0, index]]
-
-    @pytest.mark.parametrize(
-        "outside", [(10, 0, 0), (0, 20, 0), (0, 0, 30), (-1, 0, 0), (-0.51, 0, 0), (9.5, 0, 0), (1e300, 0, 0)]
-    )
-    def test_clicks_outside_are_left_out_and_the_others_kept(self, outside: tuple[float, float, float]) -> None:
-        clicks = (tumor(1, 2, 3), tumor(*outside), tumor(4, 5, 6))
-        assert indices_zyx(clicks, TUMOR, SHAPE).tolist() == [[3, 2, 1], [6, 5, 4]]
-
-    def test_clicks_from_indices_is_the_inverse(self) -> None:
-        inside = np.random.default_rng(0).integers(0, SHAPE, (20, 3))
-        clicks = clicks_from_indices(inside[:12], inside[12:])
-        assert clicks[0] == tumor(*inside[0, ::-1].tolist())
-        assert np.array_equal(indices_zyx(clicks, TUMOR, SHAPE), inside[:12])
-        assert np.array_equal(indices_zyx(clicks, BACKGROUND, SHAPE), inside[12:])
-        assert clicks_from_indices(inside[:0], inside[:0]) == ()
-
-    def test_points_from_indices_turns_the_axes_of_one_and_of_many(self) -> None:
-        assert points_from_indices([1, 2.5, 3]).tolist() == [3, 2.5, 1]
-        assert points_from_indices(np.array([[1, 2, 3], [4, 5, 6]])).tolist() == [[3, 2, 1], [6, 5, 4]]
-
-    @pytest.mark.parametrize(
-        ("point_xyz", "inside"),
-        [
-            *[((9, 19, 29), True), ((-0.5, 0, 0), True), ((9.49, 19.49, 29.49), True)],
-            *[
-                ((10, 0, 0), False),
-                ((0, 20, 0), False),
-                ((0, 0, 30), False),
-                ((0, 0, -0.51), False),
-                ((9.5, 0, 0), False),
-            ],
-        ],
-    )
-    def test_point_is_inside_where_its_voxel_is(self, point_xyz: tuple[float, float, float], inside: bool) -> None:
-        assert is_inside(point_xyz, SHAPE) is inside
-
-
-class TestWarnings:
-    @pytest.mark.parametrize(
-        ("clicks", "message"),
-        [
-            ([tumor(0.5, 0, 0), tumor(1.5, 0, 0)], "2 of 2 clicks .* rounded half to even, such as tumor (0.5, 0, 0)"),
-            (
-                [tumor(1, 0, 0), tumor(10, 0, 0)],
-                "1 of 2 clicks .*(10, 20, 30) voxels (x, y, z) .*ignored, .*(10, 0, 0)",
-            ),
-            ([tumor(1, 0, 0)] * 3, "2 of 3 clicks .* clicked before, and are kept, such as tumor (1, 0, 0)"),
-            ([tumor(1, 0, 0), Click(BACKGROUND, (1, 0, 0))], "1 of 2 clicks .* kept, such as background (1, 0, 0)"),
-        ],
-    )
-    def test_one_for_each_kind_of_oddity(
-        self, clicks: list[Click], message: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        warn_about_clicks(clicks, SHAPE, "lesion-clicks")
-        (record,) = caplog.records
-        assert record.levelname == "WARNING"
-        remaining = record.getMessage()
-        assert remaining.startswith("lesion-clicks: ")
-        for part in message.split(".*"):
-            _, found, remaining = remaining.partition(part)
-            assert found == part
-
-    def test_all_kinds_at_once(self, caplog: pytest.LogCaptureFixture) -> None:
-        warn_about_clicks([tumor(10.25, 0, 0), tumor(10.25, 0, 0)], SHAPE, "lesion-clicks")
-        assert len(caplog.records) == 3
-
-    def test_none_for_ordinary_clicks(self, caplog: pytest.LogCaptureFixture) -> None:
-        warn_about_clicks([], SHAPE, "lesion-clicks")
-        warn_about_clicks([tumor(1, 0, 0), Click(BACKGROUND, (9, 19, 29))], SHAPE, "lesion-clicks")
-        assert caplog.records == []
-
-
-def test_a_click_within_50_mm_of_an_earlier_one_is_not_the_first_on_its_lesion() -> None:
-    # voxels of 2 x 5 x 5 mm: the second is 50 mm from the first, the third 40, the fourth 48 from the second alone
-    points = np.array([[0, 0, 0], [0, 10, 0], [20, 0, 0], [24, 10, 0]])
-    assert is_first_on_lesion(points, (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
-    assert is_first_on_lesion(points[::-1], (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
-    assert is_first_on_lesion(points[:0], (2.0, 5.0, 5.0)).tolist() == []
