@@ -11,7 +11,7 @@ from lesionclick.budget import Budget, Stopwatch
 from lesionclick.errors import ModelError
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.image_files import write_masks
-from lesionclick.network.model_folder import find_model_folder, holds_model, read_prompt_spec
+from lesionclick.network.model_folder import find_model_folder, read_prompt_spec
 from lesionclick.prompts.spec import TaskName
 from lesionclick.tasks import TASKS, AnySegmentation, Model, Session, Task, task_of
 
@@ -137,7 +137,8 @@ class Algorithm:
 def _available(folder: Path | None) -> list[TaskName]:
     """Return the tasks that there are models for: of a folder that holds one model, its task alone."""
     found = {task: find_model_folder(folder, task) for task in TASKS}
-    tasks = [task for task, path in found.items() if holds_model(path) and read_prompt_spec(path).task == task]
+    there = {task: path for task, path in found.items() if (path / "plans.json").is_file()}
+    tasks = [task for task, path in there.items() if read_prompt_spec(path).task == task]
     if not tasks:
         raise ModelError(f"{folder}: expected a model folder, or folders task1 and task2 with one each, found none")
     return tasks

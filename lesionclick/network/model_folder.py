@@ -72,12 +72,12 @@ def find_model_folder(given: Path | None, task: TaskName) -> Path:
     for folder in (given, PLATFORM_MODEL):
         if folder is not None and (folder / task / "plans.json").is_file():
             return folder / task
-        if folder is not None and (folder == given or holds_model(folder)):
+        if folder is not None and (folder == given or _holds_model(folder)):
             return folder
     return embedded_models() / task
 
 
-def holds_model(folder: Path) -> bool:
+def _holds_model(folder: Path) -> bool:
     """Tell whether a folder is a model folder or holds one for any task."""
     return any((folder / part / "plans.json").is_file() for part in ("", "task1", "task2"))
 

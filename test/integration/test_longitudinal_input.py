@@ -220,4 +220,4 @@ def test_a_transposed_model_is_refused(
     assert case.is_dir()
     folder = write_model_folder(tmp_path / "turned", prompt=PAIR, patch_size=(8, 16, 16), transpose=(1, 0, 2))
     assert main(model=folder) == 2
-    assert "expected transpose_forward [0, 1, 2] in a model of task2, found [1, 0, 2]" in caplog.text
+    assert "expected transpose_forward [0, 1, 2] in plans.json of a model of task2, found [1, 0, 2]" in caplog.text
