@@ -69,7 +69,7 @@ def score_lesions(
     Parameters
     ----------
     label, found
-        True and found numbers of the voxels.
+        Arrays (z, y, x) of integers: true and found numbers of the voxels.
     spacing_zyx
         Voxel size in mm.
     numbers

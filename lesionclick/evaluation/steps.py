@@ -1,6 +1,6 @@
 """What the replay of a case comes to, whichever its task: its steps, scored where there are labels."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(ABC):
     """One job.
 
     Attributes

@@ -200,7 +200,7 @@ def test_a_missing_label_leaves_the_case_without_scores(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda image: image[:-1], "label primary"),
+        (lambda image: image[:-1], r"label .*primary\.mha and primary-followup-ct"),
         (lambda image: sitk.Cast(image, sitk.sitkFloat32), r"primary\.mha: .*found float32"),
         (lambda image: sitk.Cast(image, sitk.sitkInt16) - 1, r"primary\.mha: .*found int16 from -1"),
     ],
@@ -232,7 +232,7 @@ def swap(output_dir: Path) -> None:
         (lambda output: (output / "measures.json").touch(), "measures.json"),
         (lambda output: rewrite(masks_of(output)[1], sitk.sitkInt16), "16-bit signed"),
         (lambda output: rewrite(masks_of(output)[0], sitk.sitkFloat32), "float"),
-        (lambda output: move(masks_of(output)[1]), "mask and follow-up CT"),
+        (lambda output: move(masks_of(output)[1]), "mask and secondary-followup-ct"),
     ],
 )
 def test_each_region_owes_one_mask_on_its_own_grid(tmp_path, spoil, message):

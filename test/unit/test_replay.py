@@ -14,6 +14,7 @@ from lesionclick.evaluation import engine as engine_module
 from lesionclick.evaluation.engine import Engine, ServerJob
 from lesionclick.evaluation.jobs import ReplayError, find_cases, lay_out
 from lesionclick.evaluation.petct_replay import PetCtReplay
+from lesionclick.evaluation.registry import EVALUATIONS
 from lesionclick.evaluation.replay import replay_cases
 from lesionclick.evaluation.steps import Options
 from lesionclick.grand_challenge.case_folder import CaseFolder
@@ -25,6 +26,7 @@ from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.rules import RulesActed
 from lesionclick.petct.session import Segmentation
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
+from lesionclick.tasks import TASKS
 
 SOCKET = "images/tumor-lesion-segmentation"
 FLAGS = (
@@ -165,6 +167,10 @@ def test_find_cases_takes_one_case_or_a_folder_of_cases(cases, tmp_path):
     assert find_cases(cases / "positive") == [cases / "positive"]
     with pytest.raises(InputError, match="found none"):
         find_cases(tmp_path / "labels")
+
+
+def test_every_task_has_an_evaluation():
+    assert list(EVALUATIONS) == list(TASKS)
 
 
 def shift(image: sitk.Image) -> sitk.Image:
