@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation.jobs import ReplayError
+from lesionclick.petct.rules import RulesActed
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +49,13 @@ class Engine:
 
     Attributes
     ----------
-    command : str
+    command
         Container engine, such as `docker` or `podman`.
-    image : str
+    image
         Image to run.
-    model : Path, optional
+    model
         Folder to mount at `/opt/ml/model`, where the platform unpacks an uploaded model.
-    gpu : bool
+    gpu
         Pass all GPUs.
     """
 
@@ -189,11 +191,11 @@ class ServerJob:
 
     Attributes
     ----------
-    engine : Engine
+    engine
         What runs the server.
-    name : str
+    name
         Of its container.
-    input_dir, output_dir : Path
+    input_dir, output_dir
         What it sees as `/input` and `/output`, for one job after the other.
     """
 
@@ -218,8 +220,8 @@ class ServerJob:
         logger.info("server: ready after %s s", done.stdout)
         return float(done.stdout)
 
-    def __call__(self, input_dir: Path, output_dir: Path) -> None:
-        """Hand a case to the server and collect what it writes.
+    def __call__(self, input_dir: Path, output_dir: Path) -> RulesActed | None:
+        """Hand a case to the server, collect what it writes, and return what its rules did, where it tells.
 
         Raises
         ------
@@ -237,6 +239,9 @@ class ServerJob:
         shutil.copytree(self.output_dir, output_dir, dirs_exist_ok=True)
         if done.returncode != 0:
             raise ReplayError(f"server: expected 201, found {done.stdout or done.stderr}; log:\n{self.log()[-2000:]}")
+        _, _, answer = done.stdout.partition(" ")
+        rules = json.loads(answer).get("rules")
+        return RulesActed(**rules) if rules else None
 
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `platform_client.py` beside the server."""

@@ -8,22 +8,40 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Protocol, TypeAlias
 
+import numpy as np
 import SimpleITK as sitk
 
 from lesionclick.errors import InputError, LesionClickError
-from lesionclick.grand_challenge.interfaces import LISTING, Socket
-from lesionclick.images import Grid, Volume, require_same_grid
-from lesionclick.petct.case import mask_path
-from lesionclick.prompts.points import Click, write_clicks
+from lesionclick.evaluation.measures import MaskPair
+from lesionclick.grand_challenge.case_folder import LISTING, CaseFolder
+from lesionclick.grand_challenge.click_files import write_clicks
+from lesionclick.grand_challenge.interfaces import Socket
+from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_reason, require_same_grid
+from lesionclick.petct.rules import RulesActed
+from lesionclick.prompts.points import Prompts
 
-Run = Callable[[Path, Path], object]
-"""Handles the case in the first folder and leaves its masks in the second, or raises."""
+logger = logging.getLogger(__name__)
+
+
+class Done(Protocol):
+    """What `lesionclick.algorithm.Algorithm.handle` returns."""
+
+    @property
+    def segmentation(self) -> object:
+        """What the session of the case's task returned."""
+
+
+Run: TypeAlias = Callable[[Path, Path], Done | RulesActed | None]
+"""Handles the case in the first folder and leaves its masks in the second, or raises.
+
+Returns what it can tell of how it came to them: all in this process, what the rules did from a server, nothing from a
+container that runs one job."""
 
 
 class ReplayError(LesionClickError):
@@ -31,28 +49,119 @@ class ReplayError(LesionClickError):
 
 
 @dataclass(frozen=True)
-class Output:
-    """A mask that a job owes.
+class Job:
+    """What one job left behind.
 
     Attributes
     ----------
-    socket : Socket
-        Where the platform wants it.
-    stem : str
-        Its file's name without the ending.
-    grid : Grid
-        Its voxels, those of the image called `reference` in messages.
-    reference : str
-        See `grid`.
-    kept : Path
-        Where the replay keeps it.
+    masks
+        Files of the replay's output.
+    seconds
+        How long the job took.
+    told
+        What `Run` returned.
     """
 
-    socket: Socket
-    stem: str
-    grid: Grid
-    reference: str
+    masks: Mapping[Socket, Path]
+    seconds: float
+    told: Done | RulesActed | None
+
+    def pairs(self, labels: Mapping[Socket, Volume]) -> dict[Socket, MaskPair]:
+        """Read the masks that have a label and put each beside it."""
+        return {
+            socket: MaskPair(label.array, Volume.read(self.masks[socket]).array, label.grid.spacing_zyx)
+            for socket, label in labels.items()
+        }
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of one case, one for each step.
+
+    Attributes
+    ----------
+    folder
+        The case, with all of its clicks.
+    run
+        What handles a job.
+    kept
+        Folder for the masks, made if it is not there.
+    names
+        What the mask of each output is called there, with the step for ``{step:02d}``.
+    """
+
+    folder: CaseFolder
+    run: Run
     kept: Path
+    names: Mapping[Socket, str]
+
+    @property
+    def case_name(self) -> str:
+        """Name of the case's folder."""
+        return self.folder.path.name
+
+    def run_step(self, step: int, clicks: Mapping[Socket, Prompts]) -> Job:
+        """Run one job in fresh folders, check its masks and keep them.
+
+        Parameters
+        ----------
+        step
+            The challenge's number of the step.
+        clicks
+            Clicks by the socket whose file they replace; the case's other files stay as they are.
+
+        Raises
+        ------
+        LesionClickError
+            If the job fails or breaks the output contract, with the name of the case and the step.
+        """
+        self.kept.mkdir(parents=True, exist_ok=True)
+        masks = {socket: self.kept / name.format(step=step) for socket, name in self.names.items()}
+        try:
+            with tempfile.TemporaryDirectory(prefix="lesionclick-") as temporary:
+                input_dir, output_dir = Path(temporary, "input"), Path(temporary, "output")
+                lay_out(self.folder.path, input_dir, clicks)
+                output_dir.mkdir()
+                output_dir.chmod(0o777)  # the container's user is not ours
+                start = perf_counter()
+                told = self.run(input_dir, output_dir)
+                seconds = perf_counter() - start
+                for socket, path in check_outputs(self.folder, output_dir).items():
+                    shutil.copyfile(path, masks[socket])
+        except LesionClickError as error:
+            raise type(error)(f"{self.case_name}, step {step}: {error}") from error
+        except Exception as error:
+            raise ReplayError(f"{self.case_name}, step {step}: {type(error).__name__}: {error}") from error
+        return Job(masks, seconds, told)
+
+    def read_labels(self, paths: Mapping[Socket, Path], *, numbered: bool = False) -> dict[Socket, Volume]:
+        """Read the true mask of each output; return none, with a warning, where a file is missing.
+
+        Parameters
+        ----------
+        paths
+            File of each output's label; none at all where no labels are wanted.
+        numbered
+            Whether each voxel has to hold the number of its lesion.
+
+        Raises
+        ------
+        InputError
+            If a label is no such image, or lies on another grid than its mask has to.
+        """
+        missing = [str(path) for path in paths.values() if not path.is_file()]
+        if missing:
+            logger.warning("%s: no label %s, steps are not scored", self.case_name, " and ".join(missing))
+            return {}
+        labels = {socket: Volume.read(path) for socket, path in paths.items()}
+        images = {output.socket: self.folder.image(output.named_after) for output in self.folder.interface.outputs}
+        for socket, label in labels.items():
+            kind = label.array.dtype
+            if numbered and (not np.issubdtype(kind, np.integer) or label.array.min() < 0):
+                expected = "the number of a lesion, 0 or more, in every voxel"
+                raise InputError(f"{paths[socket]}: expected {expected}, found {kind} from {label.array.min()}")
+            require_same_grid(label.grid, images[socket].grid, f"label {paths[socket]}", str(images[socket]))
+        return labels
 
 
 def find_cases(folder: Path) -> list[Path]:
@@ -69,55 +178,7 @@ def find_cases(folder: Path) -> list[Path]:
     return cases
 
 
-def run_job(
-    case: Path, step: int, clicks: Mapping[Socket, Sequence[Click]], run: Run, outputs: Sequence[Output]
-) -> tuple[float, str]:
-    """Run one job in fresh folders, check its masks and keep them.
-
-    Parameters
-    ----------
-    case : Path
-        Case folder.
-    step : int
-        The challenge's number of the step, for messages.
-    clicks : mapping
-        Clicks by the socket whose file they replace; the case's other files stay as they are.
-    run : callable
-        The job, see `Run`.
-    outputs : sequence of Output
-        All that it has to leave.
-
-    Returns
-    -------
-    seconds : float
-        How long the job took.
-    log : str
-        What the package logged meanwhile, a container's output included.
-
-    Raises
-    ------
-    LesionClickError
-        If the job fails or breaks the output contract, with the name of the case and the step.
-    """
-    try:
-        with _captured_log() as log, tempfile.TemporaryDirectory(prefix="lesionclick-") as temporary:
-            input_dir, output_dir = Path(temporary, "input"), Path(temporary, "output")
-            lay_out(case, input_dir, clicks)
-            output_dir.mkdir()
-            output_dir.chmod(0o777)  # the container's user is not ours
-            start = perf_counter()
-            run(input_dir, output_dir)
-            seconds = perf_counter() - start
-            for path, output in zip(check_outputs(output_dir, outputs), outputs, strict=True):
-                shutil.copyfile(path, output.kept)
-    except LesionClickError as error:
-        raise type(error)(f"{case.name}, step {step}: {error}") from error
-    except Exception as error:
-        raise ReplayError(f"{case.name}, step {step}: {type(error).__name__}: {error}") from error
-    return seconds, "\n".join(log)
-
-
-def lay_out(case: Path, input_dir: Path, clicks: Mapping[Socket, Sequence[Click]]) -> None:
+def lay_out(case: Path, input_dir: Path, clicks: Mapping[Socket, Prompts]) -> None:
     """Copy a case folder to `input_dir` with `clicks` in the files of their sockets, as the platform does for one step.
 
     Where the case has an `inputs.json`, the clicks in it are replaced too. All is made readable for any user, because
@@ -139,74 +200,47 @@ def lay_out(case: Path, input_dir: Path, clicks: Mapping[Socket, Sequence[Click]
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def check_outputs(output_dir: Path, outputs: Sequence[Output]) -> list[Path]:
-    """Check what a job left in its `/output` and return the masks' paths, in the order of `outputs`.
+def check_outputs(folder: CaseFolder, output_dir: Path) -> dict[Socket, Path]:
+    """Check what a job left in its `/output` and return the masks' paths.
+
+    Parameters
+    ----------
+    folder
+        The case.
+    output_dir
+        Where the job had to leave its masks.
 
     Raises
     ------
     ReplayError
-        Unless there is exactly one file for each output, in its socket's folder and with its stem, a compressed 3-D
-        image of unsigned integers on its grid.
+        Unless there is exactly one file for each output, where the platform wants it, a compressed 3-D image of
+        unsigned integers on the grid of the image that it is named after.
     """
-    expected = [mask_path(output_dir, output.socket, output.stem) for output in outputs]
+    expected = folder.mask_paths(output_dir)
     found = sorted(path for path in output_dir.rglob("*") if not path.is_dir())
-    if found != sorted(expected):
-        wanted, names = ([str(path.relative_to(output_dir)) for path in paths] for paths in (expected, found))
+    if found != sorted(expected.values()):
+        wanted, names = ([str(path.relative_to(output_dir)) for path in paths] for paths in (expected.values(), found))
         raise ReplayError(f"output: expected exactly {', '.join(wanted)}, found {names or 'nothing'}")
-    for path, output in zip(expected, outputs, strict=True):
-        _check_mask(path, output)
+    for output in folder.interface.outputs:
+        image = folder.image(output.named_after)
+        _check_mask(expected[output.socket], image.grid, str(image))
     return expected
 
 
-def _check_mask(path: Path, output: Output) -> None:
+def _check_mask(path: Path, grid: Grid, image_name: str) -> None:
     try:
-        image = _read_image(path)
-    except InputError as error:
-        raise ReplayError(str(error)) from error
+        image = sitk.ReadImage(str(path))
+    except ITK_ERRORS as error:
+        raise ReplayError(f"{path}: expected an image, found: {itk_reason(error)}") from error
     kind = image.GetPixelIDTypeAsString()
     if image.GetDimension() != 3 or "unsigned integer" not in kind or "vector" in kind:
         raise ReplayError(
             f"{path.name}: expected a 3-D mask of unsigned integers, found {image.GetDimension()}-D {kind}"
         )
     try:
-        require_same_grid(Grid.from_image(image), output.grid, "mask", output.reference)
+        require_same_grid(Grid.from_image(image), grid, "mask", image_name)
     except InputError as error:
         raise ReplayError(f"{path.name}: {error}") from error
     header = path.read_bytes().partition(b"ElementDataFile")[0]
     if b"CompressedData = True" not in header:
         raise ReplayError(f"{path.name}: expected a compressed image, found CompressedData = False")
-
-
-def read_volume(path: Path) -> Volume:
-    """Read an image file.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is no image.
-    """
-    image = _read_image(path)
-    return Volume(sitk.GetArrayFromImage(image), Grid.from_image(image))
-
-
-def _read_image(path: Path) -> sitk.Image:
-    try:
-        return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: expected an image, found: {str(error).strip().splitlines()[-1]}") from error
-
-
-@contextmanager
-def _captured_log() -> Iterator[list[str]]:
-    """Collect what the package logs, a container's output included, whatever the console shows of it."""
-    log: list[str] = []
-    package, handler = logging.getLogger("lesionclick"), logging.Handler()
-    handler.emit = lambda record: log.append(record.getMessage())  # type: ignore[method-assign]
-    level = package.level
-    package.addHandler(handler)
-    package.setLevel(min(logging.INFO, package.getEffectiveLevel()))
-    try:
-        yield log
-    finally:
-        package.removeHandler(handler)
-        package.setLevel(level)

@@ -1,14 +1,19 @@
-"""Scores of a predicted mask: the challenge's three, their areas over the steps, and surface distances.
+"""The table of measures: each score that a mask can get is one row, and all that shows scores is made from the rows.
 
-Masks are (z, y, x) arrays on one grid; every value but 0 counts as lesion. The three scores are autoPET IV's: the
-Dice similarity coefficient (DSC), the volume of predicted components that touch no true lesion (FPV) and the volume of
-true components that the prediction misses altogether (FNV), components being 18-connected. Where the label is empty,
-DSC and FNV are NaN and only FPV counts.
+The challenge's three scores are the Dice similarity coefficient (DSC), the volume of predicted components that touch no
+true lesion (FPV) and the volume of true components that the prediction misses altogether (FNV), components being
+18-connected. They are computed over all masks of a case as if they were one image; where no label has a lesion, DSC and
+FNV are NaN and only FPV counts.
+
+A further score is one more row: in `CHALLENGE` for both tasks, in `LESIONS` for longitudinal cases, in `SURFACES` for
+single masks.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import cc3d
 import numpy as np
@@ -16,147 +21,332 @@ from grand_challenge_metrics.stats import hausdorff_distance_measures
 from numpy.typing import NDArray
 from scipy import ndimage
 
-OVERALL = "overall"
-"""Key of the mean over all cases among those over the cases of each tracer."""
+from lesionclick.evaluation.lesions import LesionScores
 
-Mask = NDArray[np.bool_ | np.integer | np.floating]
+DASH = "\N{EN DASH}"
+"""Stands for a value that is not defined."""
 
-
-@dataclass(frozen=True)
-class Scores:
-    """The challenge's scores of one mask, or their areas over the steps, or their means over cases.
-
-    Attributes
-    ----------
-    dsc : float
-        Dice similarity coefficient, 0 to 1; NaN where the label is empty.
-    fpv_ml : float
-        False-positive volume in ml.
-    fnv_ml : float
-        False-negative volume in ml; NaN where the label is empty.
-    """
-
-    dsc: float
-    fpv_ml: float
-    fnv_ml: float
+Mask: TypeAlias = NDArray[Any]
+Evidence = TypeVar("Evidence")
 
 
 @dataclass(frozen=True)
-class SurfaceDistances:
-    """Distances between the surfaces of two masks, in mm; NaN where either mask is empty.
+class Tolerance:
+    """How far a value may lie from the expected one: the larger of an absolute and a relative bound.
+
+    Masks of one model differ a little between machines: the CPU libraries choose their kernels by instruction set and
+    core count and sum in another order, GPUs more so, and voxels whose logit is nearly 0 change sides. A few such
+    voxels stay below the tolerances of the table; a lesion found or missed, a shifted mask or another model do not. In
+    the mean over lesions a small one weighs as much as a large one, and a few voxels are more of it.
+    """
+
+    absolute: float
+    share: float = 0.0
+
+    def allows(self, expected: float, found: float) -> bool:
+        """Whether two values that are rounded to four decimals are near enough."""
+        return abs(expected - found) <= max(self.absolute, self.share * abs(expected)) + 1e-9
+
+
+@dataclass(frozen=True)
+class Measure(Generic[Evidence]):
+    """One row of the table.
 
     Attributes
     ----------
-    hausdorff95_mm : float
-        The larger of the two directed 95th percentiles.
-    mean_mm : float
-        The larger of the two directed means (the modified Hausdorff distance).
+    key
+        Name in `Scores` and in files.
+    title
+        Name for readers.
+    unit
+        Unit of the value, empty where it has none.
+    digits
+        Decimals to show.
+    tolerance
+        Within which expected values are met; None for a measure that files of expected scores leave out.
+    function
+        Computes the value, NaN where it is not defined.
+    meaning
+        What it measures, for the report.
+    largest
+        Largest possible value, where there is one.
     """
 
-    hausdorff95_mm: float
-    mean_mm: float
+    key: str
+    title: str
+    unit: str
+    digits: int
+    tolerance: Tolerance | None
+    function: Callable[[Evidence], float]
+    meaning: str
+    largest: float | None = None
+
+    @property
+    def heading(self) -> str:
+        """Title and unit, for the head of a table."""
+        return f"{self.title} {self.unit}".strip()
+
+    def text(self, value: float) -> str:
+        """Return a value with its decimals, or a dash where it is NaN."""
+        return DASH if math.isnan(value) else f"{value:.{self.digits}f}"
 
 
-def score(label: Mask, prediction: Mask, voxel_ml: float) -> Scores:
-    """Compute the challenge's three scores of one prediction.
+@dataclass(frozen=True, eq=False)
+class Scores(Mapping[str, float]):
+    """Values by the keys of their measures, in the order of the table: of one mask, areas, or means over cases."""
 
-    Parameters
+    by_key: Mapping[str, float]
+
+    def __getitem__(self, key: str) -> float:
+        return self.by_key[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_key)
+
+    def __len__(self) -> int:
+        return len(self.by_key)
+
+    def __or__(self, other: "Scores") -> "Scores":
+        return Scores({**self, **other})
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPair:
+    """A true and a predicted mask on one grid.
+
+    Attributes
     ----------
-    label, prediction : (z, y, x) array
-        True and predicted lesion voxels.
-    voxel_ml : float
-        Volume of a voxel in ml.
-
-    Returns
-    -------
-    Scores
+    label, prediction
+        Arrays (z, y, x); every value but 0 counts as lesion.
+    spacing_zyx
+        Voxel size in mm.
 
     Raises
     ------
     ValueError
         If the masks differ in shape.
     """
-    label, prediction = _binarise(label, prediction)
-    return Scores(
-        dice(label, prediction),
-        false_positive_volume_ml(label, prediction, voxel_ml),
-        false_negative_volume_ml(label, prediction, voxel_ml),
-    )
+
+    label: Mask
+    prediction: Mask
+    spacing_zyx: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if self.label.shape != self.prediction.shape:
+            raise ValueError(
+                f"label and prediction differ in shape: {self.label.shape} and {self.prediction.shape} (z, y, x)"
+            )
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in ml."""
+        return float(np.prod(self.spacing_zyx)) / 1000
+
+    @cached_property
+    def true_voxels(self) -> NDArray[np.bool_]:
+        """Lesion voxels of the label."""
+        return self.label.astype(bool, copy=False)
+
+    @cached_property
+    def predicted_voxels(self) -> NDArray[np.bool_]:
+        """Lesion voxels of the prediction."""
+        return self.prediction.astype(bool, copy=False)
+
+    @cached_property
+    def surface_distances_mm(self) -> tuple[float, float]:
+        """Larger of the two directed 95th percentiles and of the two directed means; NaN where a mask is empty.
+
+        By grand-challenge-metrics, evalutils' successor; the larger of the directed means is the modified Hausdorff
+        distance.
+        """
+        true, predicted = self.true_voxels, self.predicted_voxels
+        if not (true.any() and predicted.any()):
+            return math.nan, math.nan
+        # Nothing outside the common bounding box takes part, and whole-body distance transforms are slow.
+        (box,) = ndimage.find_objects((true | predicted).astype(np.uint8))
+        found = hausdorff_distance_measures(true[box], predicted[box], tuple(self.spacing_zyx), percentile=0.95)
+        return float(found.percentile_distance), float(found.modified_distance)
 
 
-def dice(label: Mask, prediction: Mask) -> float:
-    """Dice similarity coefficient, 2 |A and B| / (|A| + |B|); NaN where the label is empty.
-
-    Raises
-    ------
-    ValueError
-        If the masks differ in shape.
-    """
-    label, prediction = _binarise(label, prediction)
-    n_label = np.count_nonzero(label)
-    if n_label == 0:
+def dice(pairs: Sequence[MaskPair]) -> float:
+    """Dice similarity coefficient by volume, 2 |A and B| / (|A| + |B|); NaN where every label is empty."""
+    if not any(pair.true_voxels.any() for pair in pairs):
         return math.nan
-    return 2 * np.count_nonzero(label & prediction) / (n_label + np.count_nonzero(prediction))
+    shared_ml = sum(np.count_nonzero(pair.true_voxels & pair.predicted_voxels) * pair.voxel_ml for pair in pairs)
+    both_ml = sum(
+        (np.count_nonzero(pair.true_voxels) + np.count_nonzero(pair.predicted_voxels)) * pair.voxel_ml for pair in pairs
+    )
+    return 2 * shared_ml / both_ml
 
 
-def false_positive_volume_ml(label: Mask, prediction: Mask, voxel_ml: float) -> float:
-    """Volume in ml of the predicted components that share no voxel with the label.
-
-    Raises
-    ------
-    ValueError
-        If the masks differ in shape.
-    """
-    label, prediction = _binarise(label, prediction)
-    return _untouched_voxels(prediction, label) * voxel_ml
+def false_positive_volume_ml(pairs: Sequence[MaskPair]) -> float:
+    """Volume in ml of the predicted components that share no voxel with the label."""
+    return sum((_untouched(p.predicted_voxels, p.true_voxels) * p.voxel_ml for p in pairs), start=0.0)
 
 
-def false_negative_volume_ml(label: Mask, prediction: Mask, voxel_ml: float) -> float:
-    """Volume in ml of the true components that share no voxel with the prediction; NaN where the label is empty.
-
-    Raises
-    ------
-    ValueError
-        If the masks differ in shape.
-    """
-    label, prediction = _binarise(label, prediction)
-    return _untouched_voxels(label, prediction) * voxel_ml if label.any() else math.nan
+def false_negative_volume_ml(pairs: Sequence[MaskPair]) -> float:
+    """Volume in ml of the true components that share no voxel with the prediction; NaN where every label is empty."""
+    if not any(pair.true_voxels.any() for pair in pairs):
+        return math.nan
+    return sum((_untouched(p.true_voxels, p.predicted_voxels) * p.voxel_ml for p in pairs), start=0.0)
 
 
-def surface_distances(label: Mask, prediction: Mask, spacing_zyx: Sequence[float]) -> SurfaceDistances:
-    """Distances between the surfaces of label and prediction, by grand-challenge-metrics (evalutils' successor).
+def _untouched(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> int:
+    """Count the voxels of the 18-connected components of `mask` that share no voxel with `other`."""
+    numbers, count = cc3d.connected_components(mask, connectivity=18, return_N=True)
+    touched = np.zeros(count + 1, dtype=bool)
+    touched[0] = True
+    touched[numbers[other]] = True
+    return int(np.bincount(numbers.ravel(), minlength=count + 1)[~touched].sum())
 
-    Parameters
-    ----------
-    label, prediction : (z, y, x) array
-        True and predicted lesion voxels.
-    spacing_zyx : 3 floats
-        Voxel spacing in mm.
 
-    Returns
-    -------
-    SurfaceDistances
+def _mean_dsc(lesions: Sequence[LesionScores]) -> float:
+    return _mean([lesion.dsc for lesion in lesions if lesion.true_ml > 0])
 
-    Raises
-    ------
-    ValueError
-        If the masks differ in shape.
-    """
-    label, prediction = _binarise(label, prediction)
-    if not (label.any() and prediction.any()):
-        return SurfaceDistances(math.nan, math.nan)
-    # Nothing outside the common bounding box takes part, and whole-body distance transforms are slow.
-    (box,) = ndimage.find_objects((label | prediction).astype(np.uint8))
-    measures = hausdorff_distance_measures(label[box], prediction[box], tuple(spacing_zyx), percentile=0.95)
-    return SurfaceDistances(float(measures.percentile_distance), float(measures.modified_distance))
+
+def _detected_percent(lesions: Sequence[LesionScores]) -> float:
+    return 100 * _mean([lesion.detected for lesion in lesions if lesion.true_ml > 0])
+
+
+def _vanished_empty_percent(lesions: Sequence[LesionScores]) -> float:
+    return 100 * _mean([lesion.reported_empty for lesion in lesions if lesion.true_ml == 0])
+
+
+def _median_point_error_mm(lesions: Sequence[LesionScores]) -> float:
+    known = [lesion.point_error_mm for lesion in lesions if not math.isnan(lesion.point_error_mm)]
+    return float(np.median(known)) if known else math.nan
+
+
+def _mean_volume_error_percent(lesions: Sequence[LesionScores]) -> float:
+    return _mean([lesion.volume_error_percent for lesion in lesions if lesion.true_ml > 0])
+
+
+CHALLENGE: tuple[Measure[Sequence[MaskPair]], ...] = (
+    Measure(
+        "dsc",
+        "DSC",
+        "",
+        3,
+        Tolerance(0.01),
+        dice,
+        "Dice similarity coefficient of all lesion voxels, 0 to 1, higher is better",
+        largest=1.0,
+    ),
+    Measure(
+        "fpv_ml",
+        "FPV",
+        "ml",
+        2,
+        Tolerance(0.3, share=0.03),
+        false_positive_volume_ml,
+        "volume of predicted components without any lesion, lower is better; components are 18-connected",
+    ),
+    Measure(
+        "fnv_ml",
+        "FNV",
+        "ml",
+        2,
+        Tolerance(0.3, share=0.03),
+        false_negative_volume_ml,
+        "volume of lesions missed altogether, lower is better",
+    ),
+)
+"""The challenge's measures, over all masks of a case together."""
+
+LESIONS: tuple[Measure[Sequence[LesionScores]], ...] = (
+    Measure(
+        "lesion_dsc",
+        "Lesion DSC",
+        "",
+        3,
+        Tolerance(0.03),
+        _mean_dsc,
+        "mean over the lesions that the follow-up has, each against the found lesion of its number",
+        largest=1.0,
+    ),
+    Measure(
+        "detected_percent",
+        "Detected",
+        "%",
+        0,
+        None,
+        _detected_percent,
+        "share of the lesions that the follow-up has which the found one overlaps",
+        largest=100.0,
+    ),
+    Measure(
+        "vanished_empty_percent",
+        "Left empty",
+        "%",
+        0,
+        None,
+        _vanished_empty_percent,
+        "share of the vanished lesions, without a voxel in the true follow-up, that have none in the mask",
+        largest=100.0,
+    ),
+    Measure(
+        "point_error_mm",
+        "Point error",
+        "mm",
+        1,
+        None,
+        _median_point_error_mm,
+        "median distance of the centres of gravity",
+    ),
+    Measure(
+        "volume_error_percent",
+        "Volume error",
+        "%",
+        0,
+        None,
+        _mean_volume_error_percent,
+        "mean size of the error of a lesion's change in volume, in % of its true volume now",
+    ),
+)
+"""Measures over the lesions of a longitudinal case, or of many."""
+
+SURFACES: tuple[Measure[MaskPair], ...] = (
+    Measure(
+        "hausdorff95_mm",
+        "Hausdorff distance, 95 %",
+        "mm",
+        2,
+        None,
+        lambda pair: pair.surface_distances_mm[0],
+        "larger of the two directed 95th percentiles of the distances between the surfaces",
+    ),
+    Measure(
+        "mean_mm",
+        "Mean distance",
+        "mm",
+        2,
+        None,
+        lambda pair: pair.surface_distances_mm[1],
+        "larger of the two directed means of the distances between the surfaces",
+    ),
+)
+"""Measures of a single mask's surface."""
+
+PETCT: tuple[Measure[Any], ...] = CHALLENGE
+LONGITUDINAL: tuple[Measure[Any], ...] = (*CHALLENGE, *LESIONS)
+"""What a step of a case of each task is scored by."""
+
+ALL: tuple[Measure[Any], ...] = (*CHALLENGE, *LESIONS, *SURFACES)
+MEASURES: Mapping[str, Measure[Any]] = {measure.key: measure for measure in ALL}
+"""Every row, and every row by its key."""
+
+
+def score(measures: Sequence[Measure[Evidence]], evidence: Evidence) -> Scores:
+    """Compute the measures of one table from what they are computed from."""
+    return Scores({measure.key: measure.function(evidence) for measure in measures})
 
 
 def areas(scores: Sequence[Scores]) -> Scores:
-    """Areas under the curves of the three scores over the steps, by the trapezoid rule with a width of 1 per step.
+    """Areas under the curves of the scores over the steps, by the trapezoid rule with a width of 1 per step.
 
     Parameters
     ----------
-    scores : sequence of Scores
+    scores
         One for each step, in order; the challenge's are the eleven steps 0..10, so that a perfect DSC gives 10.
 
     Returns
@@ -171,50 +361,14 @@ def areas(scores: Sequence[Scores]) -> Scores:
     """
     if len(scores) < 2:
         raise ValueError(f"an area needs the scores of at least two steps, found {len(scores)}")
-    return Scores(*np.trapezoid([astuple(step) for step in scores], axis=0).tolist())
+    return Scores({key: float(np.trapezoid([step[key] for step in scores])) for key in scores[0]})
 
 
-def aggregate(scores: Sequence[Scores], tracers: Sequence[str]) -> dict[str, Scores]:
-    """Means over the cases of each tracer and over all cases, each score over the cases where it is not NaN.
-
-    Parameters
-    ----------
-    scores : sequence of Scores
-        One for each case, all of the same step, or all areas.
-    tracers : sequence of str
-        The tracer of each case.
-
-    Returns
-    -------
-    dict
-        Means by tracer, in alphabetical order, then by `OVERALL`; NaN where no case has the score.
-
-    Raises
-    ------
-    ValueError
-        If the two sequences differ in length.
-    """
-    cases = list(zip(tracers, scores, strict=True))
-    means = {name: _mean([case for tracer, case in cases if tracer == name]) for name in sorted(set(tracers))}
-    return means | {OVERALL: _mean(scores)}
+def mean(scores: Sequence[Scores]) -> Scores:
+    """Means over cases, each measure over the cases where it is not NaN; NaN where no case has it."""
+    keys = {key: None for case in scores for key in case}
+    return Scores({key: _mean([case[key] for case in scores if not math.isnan(case[key])]) for key in keys})
 
 
-def _binarise(label: Mask, prediction: Mask) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    if label.shape != prediction.shape:
-        raise ValueError(f"label and prediction differ in shape: {label.shape} and {prediction.shape}")
-    return label.astype(bool, copy=False), prediction.astype(bool, copy=False)
-
-
-def _untouched_voxels(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> int:
-    """Voxels of the 18-connected components of `mask` that share no voxel with `other`."""
-    numbers, count = cc3d.connected_components(mask, connectivity=18, return_N=True)
-    touched = np.zeros(count + 1, dtype=bool)
-    touched[0] = True
-    touched[numbers[other]] = True
-    return int(np.bincount(numbers.ravel(), minlength=count + 1)[~touched].sum())
-
-
-def _mean(scores: Sequence[Scores]) -> Scores:
-    columns = np.array([astuple(case) for case in scores], dtype=np.float64).reshape(-1, 3).T
-    known = [column[~np.isnan(column)] for column in columns]
-    return Scores(*(float(values.mean()) if values.size else math.nan for values in known))
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan

@@ -12,11 +12,13 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from lesionclick.evaluation.jobs import read_volume
-from lesionclick.grand_challenge.interfaces import PRIMARY, REGIONS, Region, Socket
-from lesionclick.images import Volume
-from lesionclick.petct.case import Baseline, Followup, Points
-from lesionclick.prompts.points import Click, clicks_from_indices, points_from_indices, write_clicks
+from lesionclick.grand_challenge.case_folder import LISTING
+from lesionclick.grand_challenge.click_files import write_clicks
+from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET, PRIMARY, REGIONS, Region, Socket
+from lesionclick.images import Volume, points_from_indices
+from lesionclick.longitudinal.case import Baseline, Followup
+from lesionclick.longitudinal.labels import LesionPoints
+from lesionclick.prompts.points import Point, Prompts
 from lesionclick.simulation.courses import make_pair
 from lesionclick.simulation.phantoms import Phantom, make_phantom
 from lesionclick.simulation.readers import official, simulate
@@ -32,21 +34,23 @@ def write_sample(phantom: Phantom, seed: int, output: Path, label: Path | None =
 
     Parameters
     ----------
-    phantom : Phantom
+    phantom
         What to write.
-    seed : int
+    seed
         Of the phantom; the clicks are drawn with it too.
-    output : Path
+    output
         Case folder: `images/ct/<uuid>.mha`, `images/pet/<uuid>.mha`, `lesion-clicks.json` and `inputs.json`.
-    label : Path, optional
+    label
         File for the true mask, which belongs outside the case.
     """
     suv = np.rint(phantom.pet.array / PET_STEP_SUV) * PET_STEP_SUV
     pet = Volume(suv.astype(np.float32), phantom.pet.grid)
     if label is not None:
         _write_image(phantom.label, label)
-    clicks = clicks_from_indices(*simulate(phantom.label.array > 0, pet.array, np.random.default_rng(seed)))
-    _write_petct(output, f"phantom {phantom.tracer} {seed}", {"ct": phantom.ct, "pet": pet}, clicks)
+    tumor, background = simulate(phantom.label.array > 0, pet.array, np.random.default_rng(seed))
+    clicks = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
+    name = f"phantom {phantom.tracer} {seed}"
+    _write_case(output, name, {CT: phantom.ct, PET: pet}, {LESION_CLICKS: clicks})
 
 
 def write_real_sample(crop: Path, output: Path, label: Path) -> None:
@@ -62,20 +66,11 @@ def write_real_sample(crop: Path, output: Path, label: Path) -> None:
     label
         File for the true mask.
     """
-    ct, pet, truth = (read_volume(crop / f"{name}.mha") for name in ("ct", "pet", "label"))
+    ct, pet, truth = (Volume.read(crop / f"{name}.mha") for name in ("ct", "pet", "label"))
     _write_image(truth, label)
-    clicks = clicks_from_indices(*official(truth.array > 0, pet.array))
-    _write_petct(output, crop.name, {"ct": ct, "pet": pet}, clicks)
-
-
-def _write_petct(output: Path, name: str, images: Mapping[str, Volume], clicks: Sequence[Click]) -> None:
-    """Write a case of Task 1 from its images by slug; the first word of `name` begins the images' plain names."""
-    for slug, volume in images.items():
-        _write_image(volume, output / "images" / slug / f"{_uuid(f'{name} {slug}')}.mha")
-    click_file = output / "lesion-clicks.json"
-    write_clicks(click_file, clicks)
-    sockets = [_image_socket(slug, name.split()[0]) for slug in images] + [_json_socket(click_file)]
-    (output / "inputs.json").write_text(json.dumps(sockets, indent=2) + "\n", encoding="utf-8")
+    tumor, background = official(truth.array > 0, pet.array)
+    clicks = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
+    _write_case(output, crop.name, {CT: ct, PET: pet}, {LESION_CLICKS: clicks})
 
 
 @dataclass(frozen=True)
@@ -84,9 +79,9 @@ class Visits:
 
     Attributes
     ----------
-    baseline, followup : Baseline, Followup
+    baseline, followup
         As they are read from a case; the follow-up has a point for each lesion that it shows.
-    label : Volume
+    label
         The follow-up's true mask, uint16, with the lesions' numbers.
     """
 
@@ -95,20 +90,20 @@ class Visits:
     label: Volume
 
 
-def make_visits(ct: Volume, lesions: Volume, seed: int, region: Region = PRIMARY, first: int = 1) -> Visits:
+def make_visits(ct: Volume, lesions: Volume, seed: int, region: Region = PRIMARY, *, first: int = 1) -> Visits:
     """Make a baseline and a follow-up of one CT.
 
     Parameters
     ----------
-    ct : Volume
+    ct
         HU.
-    lesions : Volume
+    lesions
         Any value but 0 is a lesion; each 26-connected component has a course of its own.
-    seed : int
+    seed
         Of the courses and of the follow-up's posture and noise.
-    region : Region
+    region
         What it is a region of.
-    first : int
+    first
         Number of the first lesion.
     """
     components = cc3d.connected_components(lesions.array > 0, connectivity=26)
@@ -122,7 +117,7 @@ def make_visits(ct: Volume, lesions: Volume, seed: int, region: Region = PRIMARY
             Volume(pair.baseline_lesions, ct.grid),
             _centres(pair.baseline_lesions),
         ),
-        Followup(region.name, Volume(after, ct.grid), _centres(pair.followup_lesions), f"seed{seed}", region.mask),
+        Followup(region.name, Volume(after, ct.grid), _centres(pair.followup_lesions)),
         Volume(pair.followup_lesions, ct.grid),
     )
 
@@ -140,10 +135,10 @@ def phantom_visits(
     phantom = make_phantom(
         seed, "fdg", lesions=lesions, spacing_xyz=spacing_xyz, field_of_view=field_of_view, contrast_agent=True
     )
-    return make_visits(phantom.ct, phantom.label, seed, region, first)
+    return make_visits(phantom.ct, phantom.label, seed, region, first=first)
 
 
-def _centres(lesions: NDArray[np.uint16]) -> Points:
+def _centres(lesions: NDArray[np.uint16]) -> LesionPoints:
     """Return the centre of gravity of each lesion, as a voxel index (x, y, z) with one decimal."""
     centres = {}
     for number in np.unique(lesions[lesions > 0]).tolist():
@@ -152,26 +147,27 @@ def _centres(lesions: NDArray[np.uint16]) -> Points:
     return centres
 
 
-def write_followup_sample(
+def write_longitudinal_sample(
     visits: Sequence[Visits],
     name: str,
     output: Path,
     labels: Path | None = None,
+    *,
     halved: Literal["baseline", "follow-up"] | None = None,
 ) -> None:
-    """Write one or two body regions as a Task 2 case.
+    """Write one or two body regions as a longitudinal case.
 
     Parameters
     ----------
-    visits : sequence of Visits
+    visits
         The regions, each under the sockets that it names.
-    name : str
+    name
         Of the case; the images' UUIDs follow from it.
-    output : Path
+    output
         Case folder.
-    labels : Path, optional
+    labels
         Folder for the true masks, `<region>.mha`.
-    halved : str, optional
+    halved
         Which scan of a single region comes as two: its upper half as the primary region, its lower as the secondary.
     """
     baselines = [visit.baseline for visit in visits]
@@ -182,7 +178,7 @@ def write_followup_sample(
         followups = _halve_followup(*followups[0])
     regions = {region.name: region for region in REGIONS}
     images: dict[Socket, Volume] = {}
-    points: dict[Socket, Points] = {}
+    points: dict[Socket, LesionPoints] = {}
     for baseline in baselines:
         region = regions[baseline.region]
         images[region.baseline_ct] = _typed(baseline.ct, np.int16)
@@ -194,13 +190,11 @@ def write_followup_sample(
         points[region.followup_clicks] = followup.points
         if labels is not None:
             _write_image(_typed(label, np.uint8), labels / f"{region.name}.mha")
-    for socket, volume in images.items():
-        _write_image(volume, output / socket.relative_path / f"{_uuid(f'phantom {name} {socket.slug}')}.mha")
-    for socket, given in points.items():
-        write_clicks(output / socket.relative_path, [Click(str(number), point) for number, point in given.items()])
-    listing = [_image_socket(socket.slug, "phantom") for socket in images]
-    listing += [_json_socket(output / socket.relative_path) for socket in points]
-    (output / "inputs.json").write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
+    clicks = {
+        socket: Prompts(tuple(Point(str(number), point) for number, point in given.items()))
+        for socket, given in points.items()
+    }
+    _write_case(output, f"phantom {name}", images, clicks)
 
 
 def _halve_baseline(whole: Baseline) -> list[Baseline]:
@@ -213,7 +207,7 @@ def _halve_baseline(whole: Baseline) -> list[Baseline]:
 def _halve_followup(whole: Followup, label: Volume) -> list[tuple[Followup, Volume]]:
     return [
         (
-            Followup(region.name, _cut(whole.ct, part), _points_in(whole.points, part), whole.stem, region.mask),
+            Followup(region.name, _cut(whole.ct, part), _points_in(whole.points, part)),
             _cut(label, part),
         )
         for region, part in zip(REGIONS, _halves(label.array), strict=True)
@@ -235,7 +229,7 @@ def _cut(volume: Volume, part: slice) -> Volume:
     return Volume(volume.array[part], grid)
 
 
-def _points_in(points: Points, part: slice) -> Points:
+def _points_in(points: LesionPoints, part: slice) -> LesionPoints:
     """Return the points that lie in the levels of `part`, as indices there."""
     return {
         number: (x, y, round(z - part.start, 1))
@@ -257,11 +251,23 @@ def _write_image(volume: Volume, path: Path) -> None:
     sitk.WriteImage(volume.to_image(), str(path), useCompression=True, compressionLevel=9)
 
 
-def _image_socket(slug: str, source: str) -> dict[str, object]:
-    socket = {"slug": slug, "relative_path": f"images/{slug}", "is_image_kind": True, "is_json_kind": False}
-    return {"socket": socket, "file": None, "image": {"name": f"{source}_{slug}.mha"}, "value": None}
+def _write_case(output: Path, name: str, images: Mapping[Socket, Volume], clicks: Mapping[Socket, Prompts]) -> None:
+    """Write a case from its images and clicks, and the file in which the platform lists them.
+
+    The images' UUIDs follow from `name`, whose first word begins their plain names.
+    """
+    entries = []
+    for socket, volume in images.items():
+        _write_image(volume, output / socket.relative_path / f"{_uuid(f'{name} {socket.slug}')}.mha")
+        entries.append(_list(socket, image={"name": f"{name.split()[0]}_{socket.slug}.mha"}))
+    for socket, prompts in clicks.items():
+        path = output / socket.relative_path
+        write_clicks(path, prompts)
+        entries.append(_list(socket, value=json.loads(path.read_bytes())))
+    (output / LISTING).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
-def _json_socket(path: Path) -> dict[str, object]:
-    socket = {"slug": path.stem, "relative_path": path.name, "is_image_kind": False, "is_json_kind": True}
-    return {"socket": socket, "file": None, "image": None, "value": json.loads(path.read_bytes())}
+def _list(socket: Socket, *, image: object = None, value: object = None) -> dict[str, object]:
+    kinds = {f"is_{kind}_kind": socket.kind == kind for kind in ("image", "json")}
+    described = {"slug": socket.slug, "relative_path": socket.relative_path, **kinds}
+    return {"socket": described, "file": None, "image": image, "value": value}

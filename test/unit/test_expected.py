@@ -1,17 +1,20 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation import expected
-from lesionclick.evaluation.followup_replay import FollowupReplay, FollowupStep
-from lesionclick.evaluation.lesions import Lesion
+from lesionclick.evaluation.longitudinal_replay import LongitudinalReplay, LongitudinalStep
 from lesionclick.evaluation.measures import Scores
-from lesionclick.evaluation.replay import Replay, Step
+from lesionclick.evaluation.petct_replay import MASK, PetCtReplay, PetCtStep
 from lesionclick.images import Grid, Volume
-from lesionclick.petct.case import LongitudinalCase
+from lesionclick.longitudinal.case import LongitudinalCase
+from lesionclick.prompts.points import Prompts
 
+BAD_MEASURE = '{"a": {"0": {"dice": 1}}}'
+BAD_VALUE = '{"a": {"0": {"dsc": "1,0"}}}'
 BAD_STEP = '{"a": {"first": {"dsc": 1, "fpv_ml": 0, "fnv_ml": 0}}}'
 
 
@@ -88,15 +91,23 @@ def test_lesions_have_a_tolerance_of_their_own(found, measures):
         assert [difference.measure for difference in listed] == measures
 
 
-def test_scores_of_task_2_survive_the_file(tmp_path):
-    def step(number: int, scores: Scores | None, *dscs: float) -> FollowupStep:
-        lesions = tuple(Lesion(n, 1.0, 1.0, dsc, True, 0.0) for n, dsc in enumerate(dscs, start=1))
-        return FollowupStep(number, 0, {}, scores, {"primary": lesions}, 1.0)
+def test_a_case_of_which_nothing_was_found_lacks_all_its_steps():
+    listed = expected.differences({"a": {"0": row(), "1": row()}}, {}, steps=(0,))
+    assert {one.step for one in listed} == {"0", "1"}
 
-    nothing = Scores(math.nan, 0.5, math.nan)
+
+def test_scores_of_task_2_survive_the_file(tmp_path):
+    def step(number: int, *values: float) -> LongitudinalStep:
+        keys = [measure.key for measure in LongitudinalReplay.measures]
+        return LongitudinalStep(
+            number, {}, Scores(dict(zip(keys, values, strict=True))) if values else None, 1.0, 0, {}
+        )
+
+    nan = math.nan
+    steps = (step(0, 0.5, 0, 0, 0.25, 50, 100, 2, 30), step(1, nan, 0.5, nan, nan, nan, nan, nan, nan))
     replays = [
-        FollowupReplay("one", LongitudinalCase((), ()), {}, (step(0, Scores(0.5, 0, 0), 0.2, 0.3), step(1, nothing))),
-        FollowupReplay("unlabelled", LongitudinalCase((), ()), {}, (step(0, None), step(1, None))),
+        LongitudinalReplay("one", {}, steps, LongitudinalCase((), ())),
+        LongitudinalReplay("unlabelled", {}, (step(0), step(1)), LongitudinalCase((), ())),
     ]
     scores = expected.scores_of(replays)
     assert scores == {
@@ -107,20 +118,30 @@ def test_scores_of_task_2_survive_the_file(tmp_path):
 
 
 def test_scores_survive_the_file(tmp_path):
-    grid = Grid((1, 1, 1), (1.0, 1.0, 1.0))
-    empty = Volume(np.zeros((1, 1, 1)), grid)
-    replays = [
-        Replay("positive", empty, empty, (Step(0, (), tmp_path, Scores(0.123456, 0.0, 2.0), 1.0),)),
-        Replay("negative", empty, empty, (Step(10, (), tmp_path, Scores(math.nan, 5.12, math.nan), 1.0),)),
-        Replay("unlabelled", empty, None, (Step(0, (), tmp_path, None, 1.0),)),
-    ]
-    scores = expected.scores_of(replays)
+    def replay(name: str, number: int, *values: float) -> PetCtReplay:
+        scores = Scores(dict(zip(("dsc", "fpv_ml", "fnv_ml"), values, strict=True))) if values else None
+        step = PetCtStep(number, {MASK: tmp_path}, scores, 1.0, Prompts())
+        return PetCtReplay(name, {}, (step,), Volume(np.zeros((1, 1, 1)), Grid((1, 1, 1), (1.0, 1.0, 1.0))))
+
+    scores = expected.scores_of(
+        [
+            replay("positive", 0, 0.123456, 0.0, 2.0),
+            replay("negative", 10, math.nan, 5.12, math.nan),
+            replay("unlabelled", 0),
+        ]
+    )
     assert scores == {"positive": {"0": row(0.1235, 0.0, 2.0)}, "negative": {"10": row(None, 5.12, None)}}
     expected.write_scores(tmp_path / "new" / "scores.json", scores)
     assert expected.read_scores(tmp_path / "new" / "scores.json") == scores
 
 
-@pytest.mark.parametrize("text", [None, "{", "[1]", '{"a": {"0": {"dsc": 1}}}', BAD_STEP])
+def test_the_expected_scores_of_the_samples_are_written_as_they_are_read(tmp_path):
+    path = Path(__file__).parents[1] / "expected" / "scores.json"
+    expected.write_scores(tmp_path / "scores.json", expected.read_scores(path))
+    assert (tmp_path / "scores.json").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]", BAD_MEASURE, BAD_VALUE, BAD_STEP])
 def test_a_broken_file_of_scores_is_refused(tmp_path, text):
     path = tmp_path / "scores.json"
     if text:

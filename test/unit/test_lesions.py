@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from lesionclick.evaluation import measures
-from lesionclick.evaluation.lesions import score_lesions, score_together, status, summarise, volumes_ml
+from lesionclick.evaluation.lesions import score_lesions, status, volumes_ml
+from lesionclick.evaluation.measures import CHALLENGE, LESIONS, MaskPair, Scores, score
 
 SPACING_ZYX = (5.0, 2.0, 1.0)
 """Voxels of 0.01 ml."""
@@ -20,6 +20,10 @@ def masks(dtype=np.uint16) -> tuple[np.ndarray, np.ndarray]:
     found[6, 1, 1:5] = 7
     found[7, 8, 8:10] = 4
     return label, found
+
+
+def summarise(lesions) -> Scores:
+    return score(LESIONS, tuple(lesions))
 
 
 def test_scores_of_each_lesion():
@@ -62,29 +66,36 @@ def test_the_type_of_the_masks_does_not_matter():
 def test_a_perfect_mask_has_perfect_scores():
     label, _ = masks()
     summary = summarise(score_lesions(label, label, SPACING_ZYX, numbers=(9,)))
-    assert (summary.dsc, summary.detection_rate, summary.vanished_empty) == (1, 1, 1)
-    assert (summary.point_error_mm, summary.volume_error_percent) == (0, 0)
+    assert summary == {
+        "lesion_dsc": 1,
+        "detected_percent": 100,
+        "vanished_empty_percent": 100,
+        "point_error_mm": 0,
+        "volume_error_percent": 0,
+    }
 
 
 def test_summary_counts_each_lesion_once():
     summary = summarise(score_lesions(*masks(), SPACING_ZYX, numbers=(4, 5)))
-    assert summary.dsc == pytest.approx((2 / 16 + 0 + 0) / 3)
-    assert summary.detection_rate == pytest.approx(1 / 3)
-    assert summary.vanished_empty == 0.5
-    assert summary.point_error_mm == pytest.approx(math.sqrt(30))
-    assert summary.volume_error_percent == pytest.approx(200 / 3)
+    assert summary["lesion_dsc"] == pytest.approx((2 / 16 + 0 + 0) / 3)
+    assert summary["detected_percent"] == pytest.approx(100 / 3)
+    assert summary["vanished_empty_percent"] == 50
+    assert summary["point_error_mm"] == pytest.approx(math.sqrt(30))
+    assert summary["volume_error_percent"] == pytest.approx(200 / 3)
 
 
 def test_summary_of_nothing_is_undefined():
-    summary = summarise(())
-    assert all(math.isnan(value) for value in vars(summary).values())
+    values = summarise(()).values()
+    assert len(values) == len(LESIONS)
+    assert all(math.isnan(value) for value in values)
 
 
 def test_too_large_and_too_small_do_not_cancel():
     label, found = (np.zeros((1, 2, 20), dtype=np.uint8) for _ in range(2))
     label[0, 0, :10], found[0, 0, :5] = 1, 1
     label[0, 1, :10], found[0, 1, :20] = 2, 2
-    assert summarise(score_lesions(label, found, SPACING_ZYX)).volume_error_percent == pytest.approx((50 + 100) / 2)
+    summary = summarise(score_lesions(label, found, SPACING_ZYX))
+    assert summary["volume_error_percent"] == pytest.approx((50 + 100) / 2)
 
 
 def test_masks_of_different_shapes_are_refused():
@@ -110,29 +121,12 @@ def test_status(then, now, word):
     assert status(then, now) == word
 
 
-def test_one_mask_has_the_challenges_scores():
-    """The numbers of the lesions do not count: what lesion 7 finds of lesion 300 is found."""
+def test_the_challenge_takes_every_number_alike():
+    """What lesion 7 finds of lesion 300 is found."""
     label, found = masks()
-    assert score_together([(label, found, 0.01)]) == measures.score(label, found, 0.01)
-    assert score_together([(label, found, 0.01)]).dsc == pytest.approx(2 * 5 / (13 + 14))
-
-
-def test_scores_over_regions_add_up_volumes():
-    label, found = masks()
-    other, empty = np.zeros_like(label), np.zeros_like(label)
-    other[0, 0, :4] = 1
-    scores = score_together([(label, found, 0.01), (other, empty, 0.1), (empty, other, 0.1)])
-    assert scores.dsc == pytest.approx(2 * 0.05 / (0.13 + 0.14 + 0.4 + 0.4))
-    assert scores.fpv_ml == pytest.approx(0.02 + 0.4)
-    assert scores.fnv_ml == pytest.approx(0.01 + 0.4)
-
-
-def test_without_a_true_lesion_only_false_volume_is_defined():
-    label, found = masks()
-    scores = score_together([(np.zeros_like(label), found, 0.01)])
-    assert math.isnan(scores.dsc)
-    assert math.isnan(scores.fnv_ml)
-    assert scores.fpv_ml == pytest.approx(0.14)
+    scores = score(CHALLENGE, [MaskPair(label, found, SPACING_ZYX)])
+    assert scores["dsc"] == pytest.approx(2 * 5 / (13 + 14))
+    assert (scores["fpv_ml"], scores["fnv_ml"]) == pytest.approx((0.02, 0.01))
 
 
 def test_volumes_of_a_mask():

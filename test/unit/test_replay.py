@@ -1,6 +1,7 @@
 import json
 import shutil
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,22 @@ from numpy.typing import NDArray
 
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation import engine as engine_module
-from lesionclick.evaluation.engine import Engine
-from lesionclick.evaluation.jobs import ReplayError, find_cases, lay_out, read_volume
-from lesionclick.evaluation.replay import replay_case, replay_cases
-from lesionclick.grand_challenge.image_files import write_mask
-from lesionclick.grand_challenge.interfaces import LESION_CLICKS, TUMOR_LESION_SEGMENTATION
+from lesionclick.evaluation.engine import Engine, ServerJob
+from lesionclick.evaluation.jobs import ReplayError, find_cases, lay_out
+from lesionclick.evaluation.petct_replay import PetCtReplay
+from lesionclick.evaluation.registry import EVALUATIONS
+from lesionclick.evaluation.replay import replay_cases
+from lesionclick.evaluation.steps import Options
+from lesionclick.grand_challenge.case_folder import CaseFolder
+from lesionclick.grand_challenge.click_files import read_clicks
+from lesionclick.grand_challenge.image_files import write_masks
+from lesionclick.grand_challenge.interfaces import LESION_CLICKS
 from lesionclick.images import Volume
-from lesionclick.petct import session as petct
-from lesionclick.petct.case import PetCtCase, mask_path
-from lesionclick.prompts.encodings import SECOND_PLACE
-from lesionclick.prompts.points import BACKGROUND, TUMOR, indices_zyx, read_clicks
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.rules import RulesActed
+from lesionclick.petct.session import Segmentation
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
+from lesionclick.tasks import TASKS
 
 SOCKET = "images/tumor-lesion-segmentation"
 FLAGS = (
@@ -30,17 +37,24 @@ FLAGS = (
 
 def segment(input_dir: Path, output_dir: Path) -> None:
     """A fake job: everything above SUV 5, without the voxels' clicked background component (SUV 20 or more)."""
-    case = PetCtCase.read(input_dir)
+    folder = CaseFolder.open(input_dir)
+    case = PetCtCase.read(folder)
     mask = case.pet.array > 5
-    if any(click.name == BACKGROUND for click in case.clicks):
+    if len(case.prompts.of(BACKGROUND)):
         mask &= case.pet.array < 15
-    leave(mask, case, output_dir)
+    leave(mask, folder, output_dir)
 
 
-def leave(mask: NDArray[np.bool_], case: PetCtCase, output_dir: Path) -> None:
-    path = mask_path(output_dir, TUMOR_LESION_SEGMENTATION, case.stem)
-    path.parent.mkdir(parents=True)
-    write_mask(Volume(mask.astype(np.uint8), case.pet.grid), path)
+def leave(mask: NDArray[np.bool_], folder: CaseFolder, output_dir: Path) -> None:
+    folder.prepare_output(output_dir)
+    (path,) = folder.mask_paths(output_dir).values()
+    write_masks({path: Volume(mask.astype(np.uint8), PetCtCase.read(folder).pet.grid)})
+
+
+def replay_case(folder: Path, run, output: Path, **options) -> PetCtReplay:
+    """Replay one case; its masks go to `output` with the case's name."""
+    (replay,) = replay_cases([folder], run, output, Options(**options))
+    return replay
 
 
 class Recorder:
@@ -57,9 +71,8 @@ class Recorder:
         segment(input_dir, output_dir)
 
 
-def counts(clicks) -> tuple[int, int]:
-    names = [click.name for click in clicks]
-    return names.count(TUMOR), names.count(BACKGROUND)
+def counts(prompts: Prompts) -> tuple[int, int]:
+    return len(prompts.of(TUMOR)), len(prompts.of(BACKGROUND))
 
 
 def test_step_k_sees_the_first_k_clicks_of_each_kind(cases, tmp_path):
@@ -69,11 +82,10 @@ def test_step_k_sees_the_first_k_clicks_of_each_kind(cases, tmp_path):
     everything = read_clicks(cases / "positive" / "lesion-clicks.json")
     for k, clicks in enumerate(run.clicks):
         assert counts(clicks) == (k, k)
-        for name in (TUMOR, BACKGROUND):
-            ours, all_of_them = ([c for c in some if c.name == name] for some in (clicks, everything))
-            assert ours == all_of_them[:k]
+        for kind in (TUMOR, BACKGROUND):
+            assert clicks.of(kind).points == everything.of(kind).points[:k]
     assert [step.number for step in result.steps] == list(range(11))
-    assert [step.clicks for step in result.steps] == run.clicks
+    assert [step.prompts for step in result.steps] == run.clicks
 
 
 def test_a_case_without_lesions_gets_background_clicks_alone(cases, tmp_path):
@@ -85,7 +97,7 @@ def test_a_case_without_lesions_gets_background_clicks_alone(cases, tmp_path):
 def test_inputs_json_holds_the_same_clicks_as_the_file_and_is_otherwise_kept(cases, tmp_path):
     original = json.loads((cases / "positive" / "inputs.json").read_bytes())
     clicks = read_clicks(cases / "positive" / "lesion-clicks.json")
-    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: clicks[:1]})
+    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: Prompts(clicks.points[:1])})
     changed = json.loads((tmp_path / "input" / "inputs.json").read_bytes())
 
     assert changed[2]["value"] == json.loads((tmp_path / "input" / "lesion-clicks.json").read_bytes())
@@ -96,7 +108,7 @@ def test_inputs_json_holds_the_same_clicks_as_the_file_and_is_otherwise_kept(cas
 
 def test_a_case_without_inputs_json_gets_none(cases, tmp_path):
     (cases / "positive" / "inputs.json").unlink()
-    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: ()})
+    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: Prompts()})
     assert not (tmp_path / "input" / "inputs.json").exists()
 
 
@@ -105,7 +117,7 @@ def test_images_are_readable_files_for_any_user(cases, tmp_path):
     moved = image.rename(tmp_path / "elsewhere.mha")
     moved.chmod(0o600)
     image.symlink_to(moved)
-    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: ()})
+    lay_out(cases / "positive", tmp_path / "input", {LESION_CLICKS: Prompts()})
 
     copy = tmp_path / "input" / "images" / "pet" / image.name
     assert not copy.is_symlink()
@@ -124,19 +136,19 @@ def test_every_step_has_fresh_folders_that_vanish(cases, tmp_path):
 
 
 def test_masks_and_scores_of_every_step(cases, labels, tmp_path):
-    result = replay_case(cases / "positive", segment, tmp_path / "out", steps=(0, 1), label=labels / "positive.mha")
+    result = replay_case(cases / "positive", segment, tmp_path / "out", steps=(0, 1), labels=labels)
     first, second = result.steps
     # 35 lesion voxels are found in either step; the organ of 64 voxels of 0.08 ml is taken for a lesion in the first
-    assert first.scores.dsc == pytest.approx(2 * 35 / (35 + 99))
-    assert first.scores.fpv_ml == pytest.approx(64 * 0.08)
-    assert (second.scores.dsc, second.scores.fpv_ml, second.scores.fnv_ml) == (1, 0, 0)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["step_00.mha", "step_01.mha"]
-    assert np.count_nonzero(read_volume(second.mask).array) == 35
+    assert first.scores["dsc"] == pytest.approx(2 * 35 / (35 + 99))
+    assert first.scores["fpv_ml"] == pytest.approx(64 * 0.08)
+    assert second.scores == {"dsc": 1, "fpv_ml": 0, "fnv_ml": 0}
+    assert sorted(path.name for path in (tmp_path / "out" / "positive").iterdir()) == ["step_00.mha", "step_01.mha"]
+    assert np.count_nonzero(Volume.read(second.mask).array) == 35
 
 
 def test_cases_without_a_label_are_replayed_without_scores(cases, labels, tmp_path, caplog):
     (labels / "negative.mha").unlink()
-    negative, positive = replay_cases(find_cases(cases), segment, tmp_path / "out", steps=(0,), labels=labels)
+    negative, positive = replay_cases(find_cases(cases), segment, tmp_path / "out", Options((0,), labels))
     assert negative.steps[0].scores is None
     assert positive.steps[0].scores is not None
     assert [record.message.split(":")[0] for record in caplog.records if "label" in record.message] == ["negative"]
@@ -147,7 +159,7 @@ def test_a_label_on_another_grid_is_refused(cases, labels, tmp_path):
     image.SetOrigin((0, 0, 0))
     sitk.WriteImage(image, labels / "positive.mha")
     with pytest.raises(InputError, match="label"):
-        replay_case(cases / "positive", segment, tmp_path / "out", label=labels / "positive.mha")
+        replay_case(cases / "positive", segment, tmp_path / "out", labels=labels)
 
 
 def test_find_cases_takes_one_case_or_a_folder_of_cases(cases, tmp_path):
@@ -155,6 +167,10 @@ def test_find_cases_takes_one_case_or_a_folder_of_cases(cases, tmp_path):
     assert find_cases(cases / "positive") == [cases / "positive"]
     with pytest.raises(InputError, match="found none"):
         find_cases(tmp_path / "labels")
+
+
+def test_every_task_has_an_evaluation():
+    assert list(EVALUATIONS) == list(TASKS)
 
 
 def shift(image: sitk.Image) -> sitk.Image:
@@ -217,59 +233,55 @@ def test_a_failing_job_keeps_its_class_and_says_where(cases, tmp_path, error, ki
 
 def test_corrective_clicks_go_into_the_largest_error(cases, labels, tmp_path):
     def nothing(input_dir: Path, output_dir: Path) -> None:
-        case = PetCtCase.read(input_dir)
-        leave(np.zeros(case.pet.grid.shape_zyx, dtype=bool), case, output_dir)
+        folder = CaseFolder.open(input_dir)
+        leave(np.zeros(PetCtCase.read(folder).pet.grid.shape_zyx, dtype=bool), folder, output_dir)
 
-    result = replay_case(
-        cases / "positive", nothing, tmp_path / "out", steps=(0, 1, 2), label=labels / "positive.mha", corrective=True
-    )
+    options = {"steps": (0, 1, 2), "labels": labels, "corrective": True}
+    result = replay_case(cases / "positive", nothing, tmp_path / "out", **options)
     # the centre of the lesion of 27 voxels; nothing is predicted, so there is no background to correct
     for step in result.steps:
-        assert counts(step.clicks) == (step.number, 0)
-        tumor = indices_zyx(step.clicks, TUMOR, result.pet.grid.shape_zyx)
-        assert (tumor == (3, 3, 3)).all()
+        assert counts(step.prompts) == (step.number, 0)
+        assert (step.prompts.voxels_zyx(TUMOR) == (3, 3, 3)).all()
 
-    everything = replay_case(
-        cases / "positive", segment, tmp_path / "b", steps=(0, 1, 2), label=labels / "positive.mha", corrective=True
-    )
-    (click,) = everything.steps[1].clicks
-    assert click.name == BACKGROUND
-    (index_zyx,) = indices_zyx((click,), BACKGROUND, result.pet.grid.shape_zyx)
+    everything = replay_case(cases / "positive", segment, tmp_path / "b", **options)
+    first = everything.steps[1].prompts
+    assert counts(first) == (0, 1)
+    (index_zyx,) = first.voxels_zyx(BACKGROUND)
     assert result.pet.array[tuple(index_zyx)] >= 20
-    assert everything.steps[2].clicks == (click,)  # the background click was heeded: no error is left
+    assert everything.steps[2].prompts == first  # the background click was heeded: no error is left
 
 
-@pytest.mark.parametrize(("label", "steps"), [(None, (0, 1)), ("positive.mha", (0, 2))])
-def test_corrective_clicks_need_a_label_and_every_step(cases, labels, tmp_path, label, steps):
+@pytest.mark.parametrize(("labelled", "steps"), [(False, (0, 1)), (True, (0, 2))])
+def test_corrective_clicks_need_a_label_and_every_step(cases, labels, tmp_path, labelled, steps):
+    options = {"steps": steps, "labels": labels if labelled else None, "corrective": True}
     with pytest.raises(InputError, match="corrective"):
-        replay_case(
-            cases / "positive",
-            segment,
-            tmp_path / "out",
-            steps=steps,
-            label=labels / label if label else None,
-            corrective=True,
-        )
+        replay_case(cases / "positive", segment, tmp_path / "out", **options)
 
 
-class WrongEverywhere:
-    """A fake model that has every tumour click on the wrong side."""
+@dataclass(frozen=True)
+class Done:
+    """What a job in this process returns."""
 
-    prompt = SECOND_PLACE
-
-    def predict_margin(self, _ct: Volume, pet: Volume, *_: object) -> Volume:
-        return Volume(np.full(pet.grid.shape_zyx, -1, dtype=np.float32), pet.grid)
+    segmentation: object
 
 
-def test_replay_tells_how_often_the_rules_acted(cases, tmp_path):
-    def run(input_dir: Path, output_dir: Path) -> None:
-        case = PetCtCase.read(input_dir)
-        leave(petct.segment(case, WrongEverywhere()).array > 0, case, output_dir)
+def test_replay_keeps_what_the_job_tells_of_its_rules(cases, tmp_path):
+    acted = RulesActed(tumor=2, corrected_tumor=1, removed=3)
+    nothing = Volume.read(next((cases / "positive" / "images" / "pet").iterdir()))
+    told = [
+        Done(Segmentation(nothing, nothing, acted, (), {})),  # in this process
+        acted,  # from a server
+        None,  # from a container
+        Done("another task's segmentation"),
+    ]
+    answers = iter(told)
 
-    result = replay_case(cases / "positive", run, tmp_path / "out", steps=(0, 2))
-    assert [step.acted for step in result.steps] == [(0, 0, 0), (2, 0, 0)]
-    silent = replay_case(cases / "positive", segment, tmp_path / "out", steps=(0,))
-    assert silent.steps[0].acted is None
+    def run(input_dir: Path, output_dir: Path) -> object:
+        segment(input_dir, output_dir)
+        return next(answers)
+
+    result = replay_case(cases / "positive", run, tmp_path / "out", steps=range(4))
+    assert [step.rules for step in result.steps] == [acted, acted, None, None]
 
 
 # --- a container engine, played by a script that records its arguments --------------------------------------------
@@ -307,12 +319,11 @@ def mask(labels) -> None:
 
 @pytest.mark.usefixtures("mask")
 def test_engine_gets_the_platforms_flags(cases, labels, tmp_path):
-    said = "echo INFO rules: corrected 3 of 5 tumour and 1 of 5 background clicks, removed 2 unmarked components"
-    engine = Engine.find(str(make_engine(tmp_path, run=said)), "lesionclick:test")
-    result = replay_case(cases / "positive", engine, tmp_path / "out", steps=(0, 1), label=labels / "positive.mha")
+    engine = Engine.find(str(make_engine(tmp_path)), "lesionclick:test")
+    result = replay_case(cases / "positive", engine, tmp_path / "out", steps=(0, 1), labels=labels)
 
-    assert [step.scores.dsc for step in result.steps] == [1, 1]
-    assert [step.acted for step in result.steps] == [(3, 1, 2), (3, 1, 2)]
+    assert [step.scores["dsc"] for step in result.steps] == [1, 1]
+    assert [step.rules for step in result.steps] == [None, None]
     info, *runs = (tmp_path / "calls").read_text().splitlines()
     assert info.startswith("info")
     assert len(runs) == 2
@@ -354,3 +365,25 @@ def test_a_container_that_never_ends_is_killed(cases, tmp_path, monkeypatch):
         replay_case(cases / "positive", engine, tmp_path / "out")
     run, kill = (tmp_path / "calls").read_text().splitlines()
     assert kill == f"kill {run.split()[2]}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "rules"),
+    [
+        ('{"masks": [], "rules": null}', None),
+        (
+            '{"masks": [], "rules": {"tumor": 5, "background": 4, "corrected_tumor": 3, "corrected_background": 2, '
+            '"removed": 1}}',
+            RulesActed(5, 4, 3, 2, 1),
+        ),
+    ],
+)
+def test_a_server_tells_what_its_rules_did(tmp_path, answer, rules):
+    script = tmp_path / "engine"
+    script.write_text(f"#!/bin/sh\n[ $1 = logs ] || printf '%s' '201 {answer}'\n")
+    script.chmod(0o755)
+    folders = [tmp_path / name for name in ("case", "out", "input", "output")]
+    for folder in folders:
+        folder.mkdir()
+    server = ServerJob(Engine(str(script), "image"), "name", *folders[2:])
+    assert server(*folders[:2]) == rules

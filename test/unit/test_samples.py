@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lesionclick.evaluation.jobs import read_volume
-from lesionclick.evaluation.samples import Visits, make_visits, write_followup_sample, write_real_sample
+from lesionclick.evaluation.samples import Visits, make_visits, write_longitudinal_sample, write_real_sample
+from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.images import Grid, Volume
-from lesionclick.petct.case import LongitudinalCase
+from lesionclick.longitudinal.case import LongitudinalCase
 
 GRID = Grid((24, 22, 30), (4.0, 4.0, 5.0), (-30.0, 12.0, 7.0))
 MIDDLE = 15
@@ -27,8 +27,8 @@ def visits() -> Visits:
 
 
 def write(visits: Visits, folder: Path, halved: str) -> LongitudinalCase:
-    write_followup_sample([visits], "test", folder / "case", folder / "labels", halved)
-    return LongitudinalCase.read(folder / "case")
+    write_longitudinal_sample([visits], "test", folder / "case", folder / "labels", halved=halved)
+    return LongitudinalCase.read(CaseFolder.open(folder / "case"))
 
 
 def places(scans) -> list[tuple[float, ...]]:
@@ -53,7 +53,7 @@ def test_a_halved_followup_has_a_label_for_each_half(visits, tmp_path):
     assert [scan.region for scan in case.baselines] == ["primary"]
     assert [scan.region for scan in case.followups] == ["primary", "secondary"]
     assert np.array(places(case.followups)) == pytest.approx(np.array(places([visits.followup])))
-    labels = [read_volume(tmp_path / "labels" / f"{scan.region}.mha") for scan in case.followups]
+    labels = [Volume.read(tmp_path / "labels" / f"{scan.region}.mha") for scan in case.followups]
     assert [label.grid for label in labels] == [scan.ct.grid for scan in case.followups]
     assert (np.concatenate([labels[1].array, labels[0].array]) == visits.label.array).all()
     assert all(
@@ -88,7 +88,7 @@ def test_a_real_sample_is_made_again_from_its_images(name: str, tmp_path: Path) 
 
 
 def assert_same_image(path: Path, expected: Path) -> None:
-    ours, wanted = read_volume(path), read_volume(expected)
+    ours, wanted = Volume.read(path), Volume.read(expected)
     assert ours.grid == wanted.grid
     assert ours.array.dtype == wanted.array.dtype
     assert (ours.array == wanted.array).all()

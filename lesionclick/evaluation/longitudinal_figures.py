@@ -27,14 +27,13 @@ from lesionclick.evaluation.figures import (
     SAGITTAL,
     TUMOR_COLOUR,
     frame,
-    png,
+    save,
     tint,
 )
-from lesionclick.evaluation.followup_replay import FollowupReplay
-from lesionclick.evaluation.jobs import read_volume
-from lesionclick.images import Volume
-from lesionclick.petct.case import Baseline, Points
-from lesionclick.prompts.points import points_from_indices
+from lesionclick.evaluation.longitudinal_replay import LongitudinalReplay, followup_regions
+from lesionclick.images import Volume, points_from_indices
+from lesionclick.longitudinal.case import Baseline
+from lesionclick.longitudinal.labels import LesionPoints
 
 HU_WINDOW = (-160.0, 240.0)
 """A usual window for soft tissue: 400 HU wide around 40 HU."""
@@ -54,13 +53,13 @@ class Scene:
 
     Attributes
     ----------
-    title : str
+    title
         Above the CT.
-    ct : Volume
+    ct
         In HU.
-    outlined, tinted : (z, y, x) array of integers, optional
-        Numbers of the lesions that are given or true, and of those found, on the CT's grid.
-    points : mapping
+    outlined, tinted
+        Arrays (z, y, x): numbers of the lesions that are given or true, and of those found, on the CT's grid.
+    points
         Points that the step saw on this CT, by the number of the lesion.
     """
 
@@ -68,7 +67,7 @@ class Scene:
     ct: Volume
     outlined: Numbers | None
     tinted: Numbers | None
-    points: Points
+    points: LesionPoints
 
     @cached_property
     def outlined_places(self) -> dict[int, "_Place"]:
@@ -94,20 +93,21 @@ def baseline_scene(baseline: Baseline) -> Scene:
     return Scene("baseline", baseline.ct, baseline.lesions.array, None, baseline.points)
 
 
-def followup_scenes(replay: FollowupReplay, region: str) -> tuple[Scene, ...]:
-    """Return what a region's follow-up shows at each step."""
-    (followup,) = (one for one in replay.case.followups if one.region == region)
-    label = replay.labels.get(region)
-    return tuple(
-        Scene(
-            f"follow-up, step {step.number}",
-            followup.ct,
-            None if label is None else label.array,
-            read_volume(step.masks[region]).array,
-            followup.points if step.points else {},
+def followup_scenes(replay: LongitudinalReplay) -> dict[str, tuple[Scene, ...]]:
+    """Return what the follow-up of each region shows at each step."""
+    return {
+        followup.region: tuple(
+            Scene(
+                f"follow-up, step {step.number}",
+                followup.ct,
+                replay.labels[region.mask.socket].array if replay.labels else None,
+                Volume.read(step.masks[region.mask.socket]).array,
+                followup.points if step.points else {},
+            )
+            for step in replay.steps
         )
-        for step in replay.steps
-    )
+        for followup, region in zip(replay.case.followups, followup_regions(replay.case), strict=True)
+    }
 
 
 def coronal_png(scenes: Sequence[Scene]) -> bytes:
@@ -131,7 +131,7 @@ def coronal_png(scenes: Sequence[Scene]) -> bytes:
         draw_coronal(axes, scene)
         axes.set_title(scene.title, fontsize=7, pad=2)
         left += size[SAGITTAL] + GAP_MM
-    return png(figure)
+    return save(figure, "png")
 
 
 def draw_coronal(axes: Axes, scene: Scene) -> None:
@@ -139,7 +139,7 @@ def draw_coronal(axes: Axes, scene: Scene) -> None:
     grid = scene.ct.grid
     depth = _coronal_plane(scene)
     outlined, tinted = (None if mask is None else mask.max(axis=CORONAL) for mask in (scene.outlined, scene.tinted))
-    _draw_plane(axes, scene, CORONAL, depth, outlined, tinted)
+    _draw_plane(axes, scene, CORONAL, depth, outlined=outlined, tinted=tinted)
     for number, place in (scene.tinted_places | scene.outlined_places).items():
         x, _, z = (place.centre_xyz + 0.5) * grid.spacing_xyz
         axes.annotate(
@@ -180,16 +180,16 @@ def lesion_png(then: Scene | None, now: Sequence[Scene], number: int) -> bytes:
             axes.text(0.5, 0.5, "not there", ha="center", va="center", fontsize=7, transform=axes.transAxes)
             axes.set(xticks=[], yticks=[])
         else:
-            draw_axial(axes, scene, centre, half_mm, number)
-    return png(figure)
+            draw_axial(axes, scene, centre, half_mm, number=number)
+    return save(figure, "png")
 
 
-def draw_axial(axes: Axes, scene: Scene, centre_xyz: NDArray[np.float64], half_mm: float, number: int) -> None:
+def draw_axial(axes: Axes, scene: Scene, centre_xyz: NDArray[np.float64], half_mm: float, *, number: int) -> None:
     """Draw a square of twice `half_mm` around a voxel index (x, y, z), with lesion `number` before the others."""
     grid = scene.ct.grid
     depth = int(np.clip(np.rint(centre_xyz[2]), 0, grid.size_xyz[2] - 1))
     outlined, tinted = (None if mask is None else mask[depth] for mask in (scene.outlined, scene.tinted))
-    _draw_plane(axes, scene, _AXIAL, depth, outlined, tinted, number)
+    _draw_plane(axes, scene, _AXIAL, depth, outlined=outlined, tinted=tinted, number=number)
     if number in scene.points:
         x, y, _ = (np.array(scene.points[number]) + 0.5) * grid.spacing_xyz
         axes.plot(x, y, "+", color=TUMOR_COLOUR, markersize=7, markeredgewidth=1.4)
@@ -203,6 +203,7 @@ def _draw_plane(
     scene: Scene,
     along: int,
     depth: int,
+    *,
     outlined: Numbers | None,
     tinted: Numbers | None,
     number: int | None = None,

@@ -1,0 +1,119 @@
+"""Replay of Task 1: step k is a job that sees the first k tumour and the first k background clicks of a PET/CT case."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from lesionclick.errors import InputError
+from lesionclick.evaluation.jobs import Done, Jobs, Run
+from lesionclick.evaluation.measures import CHALLENGE, PETCT, MaskPair, score
+from lesionclick.evaluation.steps import Options, Replay, Step
+from lesionclick.grand_challenge.case_folder import CaseFolder
+from lesionclick.grand_challenge.interfaces import LESION_CLICKS, TUMOR_LESION_SEGMENTATION
+from lesionclick.images import Volume
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.rules import RulesActed
+from lesionclick.petct.session import Segmentation
+from lesionclick.prompts.points import Point, Prompts
+from lesionclick.simulation.readers import corrective_pair
+
+MASK = TUMOR_LESION_SEGMENTATION.socket
+"""The one output."""
+
+
+@dataclass(frozen=True)
+class PetCtStep(Step):
+    """One job of a PET/CT case.
+
+    Attributes
+    ----------
+    prompts
+        What it saw.
+    rules
+        How often the rules after the network acted; None where the job does not tell.
+    """
+
+    prompts: Prompts
+    rules: RulesActed | None = None
+
+    @property
+    def n_points(self) -> int:
+        """How many clicks the job saw."""
+        return len(self.prompts)
+
+    @property
+    def mask(self) -> Path:
+        """What it left, a file of the replay's output."""
+        return self.masks[MASK]
+
+
+@dataclass(frozen=True)
+class PetCtReplay(Replay):
+    """All steps of one PET/CT case, with the PET that a report shows."""
+
+    measures = PETCT
+
+    steps: Sequence[PetCtStep]
+    pet: Volume
+
+    @property
+    def label(self) -> Volume | None:
+        """The true mask, where there is one."""
+        return self.labels.get(MASK)
+
+
+def replay_case(folder: CaseFolder, run: Run, output: Path, options: Options) -> PetCtReplay:
+    """Replay one PET/CT case.
+
+    Parameters
+    ----------
+    folder
+        The case.
+    run
+        What handles a job.
+    output
+        Masks go to `<output>/step_<kk>.mha`.
+    options
+        Which steps, with which labels and clicks.
+
+    Raises
+    ------
+    LesionClickError
+        If a step fails or breaks the output contract, with the name of the case and the step.
+    """
+    case = PetCtCase.read(folder)
+    jobs = Jobs(folder, run, output, {MASK: "step_{step:02d}.mha"})
+    labels = jobs.read_labels({MASK: options.labels / f"{jobs.case_name}.mha"} if options.labels else {})
+    if options.corrective and not (labels and tuple(options.steps) == tuple(range(len(options.steps)))):
+        raise InputError(
+            f"{jobs.case_name}: corrective clicks need a label and steps 0, 1, 2, ..., found {list(options.steps)}"
+        )
+
+    rng = np.random.default_rng(0)
+    prompts = Prompts() if options.corrective else case.prompts
+    steps = []
+    for number in tqdm(options.steps, desc=jobs.case_name, unit="step", disable=None):
+        given = prompts.at_step(number)
+        job = jobs.run_step(number, {LESION_CLICKS: given})
+        pairs = list(job.pairs(labels).values())
+        scores = score(CHALLENGE, pairs) if pairs else None
+        steps.append(PetCtStep(number, job.masks, scores, job.seconds, given, _find_rules(job.told)))
+        if options.corrective:
+            prompts = prompts.followed_by(_corrective_clicks(pairs[0], rng))
+    return PetCtReplay(jobs.case_name, labels, tuple(steps), case.pet)
+
+
+def _find_rules(told: Done | RulesActed | None) -> RulesActed | None:
+    if told is None or isinstance(told, RulesActed):
+        return told
+    return told.segmentation.rules if isinstance(told.segmentation, Segmentation) else None
+
+
+def _corrective_clicks(masks: MaskPair, rng: np.random.Generator) -> tuple[Point, ...]:
+    tumor, background = corrective_pair(masks.true_voxels, masks.predicted_voxels, rng)
+    return Prompts.from_indices(
+        tumor_zyx=() if tumor is None else tumor, background_zyx=() if background is None else background
+    ).points

@@ -1,0 +1,84 @@
+"""What the replay of a case comes to, whichever its task: its steps, scored where there are labels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lesionclick.evaluation.measures import Measure, Scores
+from lesionclick.grand_challenge.interfaces import Socket
+from lesionclick.images import Volume
+
+ALL_STEPS = tuple(range(11))
+"""The challenge's steps of a PET/CT case: step 0 has no click, step 10 has ten of each kind."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How cases are replayed.
+
+    Attributes
+    ----------
+    steps
+        Steps of PET/CT cases to run; the two of longitudinal cases are run always.
+    labels
+        Folder of true masks, `<case>.mha`, or `<case>/<region>.mha` for a longitudinal case. A case without is replayed
+        without scores.
+    corrective
+        Ignore the case's clicks; put each next pair into the largest error of the last mask. For PET/CT cases alone.
+    """
+
+    steps: Sequence[int] = ALL_STEPS
+    labels: Path | None = None
+    corrective: bool = False
+
+
+@dataclass(frozen=True)
+class Step(ABC):
+    """One job.
+
+    Attributes
+    ----------
+    number
+        The challenge's number of the step.
+    masks
+        What it left, files of the replay's output.
+    scores
+        Of all masks together; None where there are no labels.
+    seconds
+        How long it took.
+    """
+
+    number: int
+    masks: Mapping[Socket, Path]
+    scores: Scores | None
+    seconds: float
+
+    @property
+    @abstractmethod
+    def n_points(self) -> int:
+        """How many points the job saw."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """All steps of one case.
+
+    Attributes
+    ----------
+    measures
+        What its steps are scored by.
+    name
+        Of the case's folder.
+    labels
+        True masks; empty where there are none.
+    steps
+        In order.
+    """
+
+    measures: ClassVar[Sequence[Measure[Any]]]
+
+    name: str
+    labels: Mapping[Socket, Volume]
+    steps: Sequence[Step]

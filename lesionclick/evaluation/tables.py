@@ -1,0 +1,84 @@
+"""Tables of a replay as values, which a terminal and a page show alike."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from lesionclick.evaluation.measures import DASH, Measure, Scores
+from lesionclick.evaluation.steps import Replay
+from lesionclick.images import Grid
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and the share of 0 to 1 that a bar behind it shows, if any."""
+
+    text: str
+    share: float | None = None
+
+
+Row: TypeAlias = Sequence[Cell | str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A head, rows below it, and rows that sum them up.
+
+    Attributes
+    ----------
+    head
+        Title of each column.
+    rows, foot
+        Each as long as the head.
+    groups
+        Titles above those of the columns, and how many columns each spans; empty where there are none.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Row]
+    foot: Sequence[Row] = ()
+    groups: Sequence[tuple[str, int]] = ()
+
+
+def score_cells(measures: Sequence[Measure[Any]], scores: Scores | None, *, bars: bool = False) -> list[Cell]:
+    """Return the cells of some scores, dashes where there are none, with bars where a measure has a largest value."""
+    cells = []
+    for measure in measures:
+        value = math.nan if scores is None else scores.get(measure.key, math.nan)
+        share = value / measure.largest if bars and measure.largest and not math.isnan(value) else None
+        cells.append(Cell(measure.text(value), share))
+    return cells
+
+
+def number(value: float, digits: int) -> str:
+    """Return a value with so many decimals, or a dash where it is NaN."""
+    return DASH if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def describe_grid(grid: Grid) -> str:
+    """Return the number of voxels and their size in words."""
+    times = " \N{MULTIPLICATION SIGN} "
+    size, spacing = (times.join(f"{value:g}" for value in row) for row in (grid.size_xyz, grid.spacing_xyz))
+    return f"{size} voxels of {spacing} mm"
+
+
+def steps_text(replay: Replay) -> str:
+    """Return the scores of every step of a case as lines for a terminal, below the case's name."""
+    head = ["step", "points", *(measure.heading for measure in replay.measures), "seconds"]
+    rows = [
+        [
+            str(step.number),
+            str(step.n_points),
+            *(cell.text for cell in score_cells(replay.measures, step.scores)),
+            number(step.seconds, 1),
+        ]
+        for step in replay.steps
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [replay.name, *(_line(row, widths) for row in (head, *rows))]
+    return "\n".join(lines).replace(DASH, "-")  # a terminal may know nothing but ASCII
+
+
+def _line(texts: Iterable[str], widths: Iterable[int]) -> str:
+    return "  ".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
