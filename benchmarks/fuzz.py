@@ -17,7 +17,7 @@ from time import monotonic
 import numpy as np
 
 from lesionclick.errors import InputError
-from lesionclick.evaluation.samples import phantom_visits, write_followup_sample, write_sample
+from lesionclick.evaluation.samples import phantom_visits, write_longitudinal_sample, write_sample
 from lesionclick.simulation.phantoms import make_phantom
 from lesionclick.tasks import read_case
 
@@ -87,7 +87,7 @@ def main() -> None:
         cases = [Path(folder, "task1"), Path(folder, "task2")]
         small = {"spacing_xyz": (20.0, 20.0, 20.0), "field_of_view": (0.4, 0.6)}
         write_sample(make_phantom(0, "fdg", lesions=2, **small), 0, cases[0])
-        write_followup_sample([phantom_visits(0, 3, **small)], "fuzz", cases[1])
+        write_longitudinal_sample([phantom_visits(0, 3, **small)], "fuzz", cases[1])
         files = [(case, path) for case in cases for path in sorted(case.rglob("*")) if path.is_file()]
         end = monotonic() + args.seconds
         while monotonic() < end:

@@ -9,7 +9,6 @@ baseline (no CT, no mask, no point). DSC, detection and errors are means over th
 """
 
 import argparse
-import math
 import os
 import resource
 import tempfile
@@ -21,8 +20,9 @@ from time import perf_counter
 import numpy as np
 import SimpleITK as sitk
 
-from lesionclick.evaluation.lesions import Lesion, score_lesions, summarise
-from lesionclick.evaluation.samples import Visits, make_visits, phantom_visits, write_followup_sample
+from lesionclick.evaluation.lesions import LesionScores, score_lesions
+from lesionclick.evaluation.measures import LESIONS, score
+from lesionclick.evaluation.samples import Visits, make_visits, phantom_visits, write_longitudinal_sample
 from lesionclick.images import Grid, Volume
 from lesionclick.longitudinal.lesions import find_lesions
 from lesionclick.longitudinal.model import LongitudinalModel
@@ -54,7 +54,7 @@ def held_out(sts: Path) -> Iterator[tuple[str, Visits]]:
 
 def compare(cases: Iterator[tuple[str, Visits]], model: LongitudinalModel) -> None:
     """Print a line per case, then the table."""
-    lesions: dict[str, list[Lesion]] = {row: [] for row in ROWS}
+    lesions: dict[str, list[LesionScores]] = {row: [] for row in ROWS}
     for name, visits in cases:
         begin = perf_counter()
         alignment = register(visits.baseline.ct, visits.followup.ct)
@@ -73,17 +73,14 @@ def compare(cases: Iterator[tuple[str, Visits]], model: LongitudinalModel) -> No
             scores = score_lesions(visits.label.array, mask, visits.label.grid.spacing_zyx, known)
             # without a point, nobody can know of a new lesion
             lesions[row] += [one for one in scores if row != "without points" or one.number in known]
-            line.append(f"{summarise(scores).dsc:.3f}")
+            line.append(f"{score(LESIONS, scores)['lesion_dsc']:.3f}")
         print(f"{name}: {' '.join(line)}; registration {alignment.kind}, {registered:.1f} s", flush=True)
-    head = "| | lesions | DSC | detected | vanished left empty | point error mm | volume error % |"
-    print(f"\n{head}\n|{' --- |' * 7}")
+    head = " | ".join(measure.heading for measure in LESIONS)
+    print(f"\n| | lesions | {head} |\n|{' --- |' * (2 + len(LESIONS))}")
     for row, found in lesions.items():
-        s = summarise(found)
-        vanished = "-" if math.isnan(s.vanished_empty) else f"{s.vanished_empty:.2f}"
-        print(
-            f"| {row} | {len(found)} | {s.dsc:.3f} | {s.detection_rate:.2f} | {vanished} "
-            f"| {s.point_error_mm:.1f} | {s.volume_error_percent:.0f} |"
-        )
+        scores = score(LESIONS, found)
+        cells = " | ".join(measure.text(scores[measure.key]) for measure in LESIONS)
+        print(f"| {row} | {len(found)} | {cells} |")
 
 
 def time_large_case() -> None:
@@ -107,7 +104,7 @@ def time_large_case() -> None:
         fill(phantom.ct, sitk.sitkLinear, -1000), fill(phantom.label, sitk.sitkNearestNeighbor, 0), FIRST_SEED
     )
     with tempfile.TemporaryDirectory() as folder:
-        write_followup_sample([visits], "large", Path(folder, "input"))
+        write_longitudinal_sample([visits], "large", Path(folder, "input"))
         script = Path(__file__).parents[1] / "inference.py"
         begin = perf_counter()
         status = os.spawnlp(
