@@ -8,6 +8,7 @@ import pytest
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.jobs import lay_out
 from lesionclick.grand_challenge.interfaces import LESION_CLICKS
+from lesionclick.prompts.points import Prompts
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,7 @@ def engine() -> Engine:
 def case(tmp_path: Path) -> Path:
     """Give an `/input` of step 0."""
     sample = sorted(path for path in (ROOT / "test/input").iterdir() if path.is_dir())[0]
-    lay_out(sample, tmp_path / "input", {LESION_CLICKS: ()})
+    lay_out(sample, tmp_path / "input", {LESION_CLICKS: Prompts()})
     return tmp_path / "input"
 
 
