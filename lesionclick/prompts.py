@@ -6,6 +6,7 @@ All functions are pure. Points are voxel indices in (z, y, x), whole or fraction
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
@@ -49,6 +50,9 @@ class PromptSpec:
         Unit of `radius`: ``voxel`` or ``mm``.
     reach_mm
         Length constant of the far field of ``fields``, or of the mask of ``pair``, in mm.
+    cutoff_mm
+        Distance at which the far field of ``fields`` reaches zero, so that a click changes nothing beyond it; None: it
+        never does.
     align
         How an image index is carried to the network's grid: ``centre`` keeps voxel centres and fractions, ``corner``
         scales the index and rounds it half to even.
@@ -67,6 +71,7 @@ class PromptSpec:
     radius: float
     unit: Unit = "voxel"
     reach_mm: float = 30.0
+    cutoff_mm: float | None = None
     align: Align = "centre"
     mirror_axes: tuple[int, ...] = ()
     readers: Readers = "any"
@@ -112,6 +117,9 @@ class PromptSpec:
             value = values.get(key, 1)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000:
                 raise ModelError(f"{source}: {key} must be a number between 0 and 1000, found {value!r}")
+        cutoff = values.get("cutoff_mm")
+        if cutoff is not None and (isinstance(cutoff, bool) or not isinstance(cutoff, int | float) or cutoff <= 0):
+            raise ModelError(f"{source}: cutoff_mm must be a positive number or null, found {cutoff!r}")
         axes = values.get("mirror_axes", ())
         if not isinstance(axes, list | tuple) or any(type(axis) is not int or axis not in (0, 1, 2) for axis in axes):
             raise ModelError(f"{source}: mirror_axes must be a list of axes 0, 1, 2, found {axes!r}")
@@ -171,10 +179,19 @@ def encode(
         sigma = float(np.mean(radius * np.asarray(spacing_zyx)))
         # cut off at 5 sigma: the tail would be denormal numbers, which slow a CPU's convolutions tenfold
         near = [torch.where(d < 5 * sigma, torch.exp(-((d / sigma) ** 2) / 2), 0.0) for d in distances]
-        far = [torch.exp(-d / spec.reach_mm) for d in (torch.minimum(*distances[:2]), distances[2])]
+        far = [_far(d, spec) for d in (torch.minimum(*distances[:2]), distances[2])]
         return torch.stack(near + far)
     paint = gaussian if spec.encoding == "gaussian" else ball
     return torch.from_numpy(np.stack([paint(points, shape, radius) for points in kinds])).to(device)
+
+
+def _far(distance_mm: torch.Tensor, spec: PromptSpec) -> torch.Tensor:
+    """Return exp(-distance / reach), lowered and stretched so that it falls from 1 to 0 at the cutoff, if any."""
+    field = torch.exp(-distance_mm / spec.reach_mm)
+    if spec.cutoff_mm is None:
+        return field
+    floor = math.exp(-spec.cutoff_mm / spec.reach_mm)
+    return ((field - floor) / (1 - floor)).clamp_(min=0)
 
 
 def encode_pair(

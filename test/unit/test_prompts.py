@@ -72,6 +72,23 @@ def test_fields_of_one_click_have_the_worked_out_values():
         assert not channel.any()
 
 
+def test_a_far_field_with_a_cutoff_ends_there():
+    spec = PromptSpec(encoding="fields", stage="network", radius=6.0, unit="mm", reach_mm=30.0, cutoff_mm=60.0)
+    far = encode(spec, np.array([[0, 0, 0]]), NO_POINT, (30, 1, 1), (3.0, 4.0, 4.0))[3, :, 0, 0]
+    floor = np.exp(-2)
+    assert far[0] == 1
+    assert far[10].item() == pytest.approx((np.exp(-1) - floor) / (1 - floor))  # 30 mm away
+    assert 0 < far[19] < 0.02  # 57 mm away
+    assert not far[20:].any()  # 60 mm and more
+
+
+@pytest.mark.parametrize("cutoff", [0, -1.0, "60", True])
+def test_a_cutoff_that_is_no_length_is_refused(cutoff):
+    values = {"encoding": "fields", "stage": "network", "radius": 6.0, "cutoff_mm": cutoff}
+    with pytest.raises(ModelError, match="cutoff_mm must be a positive number or null"):
+        PromptSpec.from_mapping(values, "prompt.json")
+
+
 def test_a_click_near_an_earlier_one_is_a_further_click_on_the_same_lesion():
     # voxels of 3 mm along z: the second click is 48 mm from the first, the third 102 mm, the fourth 51 mm from both
     first, further, _, far, _ = _fields([[0, 0, 0], [16, 0, 0], [34, 0, 0], [17, 0, 0]], [], (40, 5, 5))
