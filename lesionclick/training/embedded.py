@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lesionclick.images import Volume
+from lesionclick.simulation.anatomy import ORGANS
 from lesionclick.simulation.phantoms import Tracer, make_phantom
+from lesionclick.training.losses import FIRST_ORGAN
 
 SPLIT_SEED = 20261123
 HELD_OUT = 9
 """Real patients that are never trained on."""
+VALIDATION_SEED = 3_000_000
+VALIDATION_PHANTOMS = 12
 SPACING_XYZ = {"task1": (4.0, 4.0, 3.27), "task2": (2.0, 2.0, 3.0)}
 """Voxel size of the training phantoms in mm, that of the small configurations."""
 LESIONS = (8, 21)
@@ -30,8 +35,11 @@ def split_patients(patients: Sequence[str]) -> tuple[list[str], list[str]]:
     return sorted(order[HELD_OUT:]), sorted(order[:HELD_OUT])
 
 
-def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, real_share: float = 0.62) -> Path:
+def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, real_share: float = 0.35) -> Path:
     """Write the raw nnU-Net data set, with a split that draws real patients with probability `real_share`.
+
+    The labels hold the organs of the phantoms beside the lesions. Validation patches come from `VALIDATION_PHANTOMS`
+    further phantoms; the patients held out are not part of the data set.
 
     Parameters
     ----------
@@ -48,12 +56,14 @@ def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, re
         The data set folder.
     """
     dataset = output / "Dataset001_PhantomsAndSarcomas"
-    patients = _list_patients(sts)
+    patients = split_patients(_list_patients(sts))[0]
     for patient in patients:
         _write_case(dataset, patient, *_read_images(sts / patient, "label", "ct", "pet"))
+    seeds = [*range(phantoms), *range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_PHANTOMS)]
     with ProcessPoolExecutor(processes) as pool:
-        names = list(pool.map(partial(_write_phantom, dataset), range(phantoms)))
-    _describe(dataset, patients, names, real_share, ["CT", "PET"])
+        names = list(pool.map(partial(_write_phantom, dataset), seeds))
+    split = _split(patients, names[:phantoms], names[phantoms:], real_share)
+    _describe(dataset, split, len(patients) + len(names), ["CT", "PET"], organs=list(ORGANS))
     return dataset
 
 
@@ -78,7 +88,8 @@ def build_longitudinal_dataset(
         _write_case(dataset, patient, *_shrunk_to_fit(images))
     with ProcessPoolExecutor(processes) as pool:
         names = list(pool.map(partial(_write_enhanced_phantom, dataset), range(phantoms)))
-    _describe(dataset, patients, names, real_share, ["CT"])
+    training, held_out = split_patients(patients)
+    _describe(dataset, _split(training, names, held_out, real_share), len(patients) + len(names), ["CT"])
     return dataset
 
 
@@ -102,18 +113,24 @@ def _shrunk_to_fit(images: Sequence[sitk.Image]) -> Sequence[sitk.Image]:
     return images
 
 
+def _split(
+    patients: Sequence[str], phantoms: Sequence[str], validation: Sequence[str], real_share: float
+) -> dict[str, list[str]]:
+    """Return a split that lists the patients often enough to make up `real_share` of the training cases."""
+    repeats = max(1, round(real_share / (1 - real_share) * len(phantoms) / len(patients)))
+    return {"train": [*[*patients] * repeats, *phantoms], "val": [*validation]}
+
+
 def _describe(
-    dataset: Path, patients: Sequence[str], names: Sequence[str], real_share: float, channels: Sequence[str]
+    dataset: Path, split: dict[str, list[str]], count: int, channels: Sequence[str], organs: Sequence[str] = ()
 ) -> None:
-    """Write the split and the description of a data set."""
-    training, held_out = split_patients(patients)
-    repeats = max(1, round(real_share / (1 - real_share) * len(names) / len(training)))
-    split = [{"train": [*training * repeats, *names], "val": held_out}]
-    (dataset / "splits_final.json").write_text(json.dumps(split, indent=1))
+    """Write the split and the description of a data set of `count` cases."""
+    (dataset / "splits_final.json").write_text(json.dumps([split], indent=1))
     description = {
         "channel_names": {str(number): name for number, name in enumerate(channels)},
         "labels": {"background": 0, "lesion": 1},
-        "numTraining": len(patients) + len(names),
+        **({"organs": organs} if organs else {}),
+        "numTraining": count,
         "file_ending": ".nii.gz",
     }
     (dataset / "dataset.json").write_text(json.dumps(description, indent=1))
@@ -124,7 +141,9 @@ def _write_phantom(dataset: Path, seed: int) -> str:
     name = f"phantom_{tracer}_{seed:04d}"
     if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
         phantom = make_phantom(seed, tracer, spacing_xyz=SPACING_XYZ["task1"])
-        _write_case(dataset, name, *(volume.to_image() for volume in (phantom.label, phantom.ct, phantom.pet)))
+        labels = np.where(phantom.label.array > 0, 1, phantom.organs.array + FIRST_ORGAN).astype(np.uint8)
+        label = Volume(labels, phantom.label.grid)
+        _write_case(dataset, name, *(volume.to_image() for volume in (label, phantom.ct, phantom.pet)))
     return name
 
 

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 from lesionclick.prompts import PromptSpec
 
 FIELDS = PromptSpec(
-    encoding="fields", stage="network", radius=6.0, unit="mm", reach_mm=30.0, readers="challenge", survey=True
+    encoding="fields",
+    stage="network",
+    radius=6.0,
+    unit="mm",
+    reach_mm=30.0,
+    cutoff_mm=60.0,
+    readers="challenge",
+    survey=True,
 )
 """The encoding that our own models of Task 1 are trained with."""
 PAIR = PromptSpec(encoding="pair", stage="network", radius=10.0, unit="mm", reach_mm=8.0)

@@ -3,25 +3,25 @@
 import json
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch import nn
 
 from lesionclick.errors import InputError, ModelError
 from lesionclick.model_folder import read_checkpoints
+from lesionclick.training.losses import FIRST_ORGAN
+from lesionclick.training.places import balance_lesions, list_places
 from lesionclick.training.plans import RECIPES, adapt_plans
 
 _LOG = logging.getLogger(__name__)
 _TRAINERS = Path(__file__).parent / "nnunet"
 _N_IMAGES = 2
-LISTED_VOXELS = 100
+_OUTPUTS = ".seg_layers."
+"""Part of the names of the weights that make the outputs at each resolution."""
 
 
 def train(
@@ -46,7 +46,8 @@ def train(
     dataset
         Raw data set folder ``Dataset<NNN>_<Name>`` with ``imagesTr`` (``_0000`` CT and, for Task 1, ``_0001`` PET in
         SUV), ``labelsTr``, ``dataset.json`` and, if wanted, ``splits_final.json``. A case may stand in a split's
-        ``train`` list several times, to be drawn that much more often.
+        ``train`` list several times, to be drawn that much more often. ``dataset.json`` may name ``organs``, whose
+        labels are 2 and so on: ``small`` learns them beside the lesions, as outputs that the exported model lacks.
     config
         ``small`` (CPU; ends after `minutes`), ``standard`` or ``large``; for Task 1 the last two are nnU-Net's own
         plans and its ResEnc-L preset.
@@ -98,9 +99,7 @@ def train(
         plans_name = plan_experiments([number], recipe.planner)
         adapt_plans(preprocessed / f"{plans_name}.json", task, config, minutes)
         preprocess([number], plans_name, (recipe.configuration,), (processes,))
-        if task == "task2":
-            data = json.loads((preprocessed / f"{plans_name}.json").read_text())["configurations"][recipe.configuration]
-            balance_lesions(preprocessed / data["data_identifier"])
+        _list_places(task, config, preprocessed, plans_name, recipe.configuration)
         if (dataset / "splits_final.json").is_file():
             shutil.copyfile(dataset / "splits_final.json", preprocessed / "splits_final.json")
     chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
@@ -121,37 +120,22 @@ def train(
     return export_model(trained, output / "model")
 
 
-def balance_lesions(folder: Path) -> None:
-    """Let nnU-Net's loader draw all lesions of a case equally often, and not by their volume.
-
-    It draws from the voxels that each case's properties list; here each lesion gets `LISTED_VOXELS` of them, some of
-    them several times where it has fewer.
-
-    Parameters
-    ----------
-    folder
-        Preprocessed cases of one configuration; their properties are changed in place.
-    """
-    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-
-    cases = infer_dataset_class(str(folder))(str(folder))
-    rng = np.random.default_rng(0)
-    for name in cases.identifiers:
-        _, label, _, properties = cases.load_case(name)
-        numbers, count = ndimage.label(np.asarray(label[0]) > 0, np.ones((3, 3, 3)))
-        voxels = [rng.choice(np.argwhere(numbers == n), LISTED_VOXELS) for n in range(1, count + 1)]
-        if voxels:
-            places = np.concatenate(voxels)
-            properties["class_locations"] = {1: np.insert(places, 0, 0, axis=1)}
-            with (folder / f"{name}.pkl").open("wb") as file:
-                pickle.dump(properties, file)
+def _list_places(task: str, config: str, preprocessed: Path, plans_name: str, configuration: str) -> None:
+    """Write into the preprocessed cases where their patches are drawn from; nnU-Net's own lists stay otherwise."""
+    plans = json.loads((preprocessed / f"{plans_name}.json").read_text())
+    data = plans["configurations"][configuration]
+    if task == "task2":
+        balance_lesions(preprocessed / data["data_identifier"])
+    elif config == "small":
+        intensities = plans["foreground_intensity_properties_per_channel"]
+        list_places(preprocessed / data["data_identifier"], data["patch_size"], intensities)
 
 
 def take_weights(network: nn.Module, initial: Path) -> None:
     """Load the weights of a model folder's first fold into a network.
 
     Where the first convolution sees another number of channels, because clicks are encoded in another way, CT and PET
-    take over their weights and the click channels begin anew.
+    take over their weights and the click channels begin anew; so do outputs for organs, which no model folder has.
 
     Raises
     ------
@@ -165,6 +149,8 @@ def take_weights(network: nn.Module, initial: Path) -> None:
         expected, found = known[name], weights[name]
         if expected.ndim == found.ndim == 5 and expected.shape[1] != found.shape[1]:
             weights[name] = torch.cat([found[:, :_N_IMAGES], expected[:, _N_IMAGES:]], dim=1)
+        elif _OUTPUTS in name and len(expected) > len(found) == FIRST_ORGAN:
+            weights[name] = torch.cat([found, expected[FIRST_ORGAN:]])
     misfits = [name for name in known.keys() | weights.keys() if _shape(known, name) != _shape(weights, name)]
     if misfits:
         first = min(misfits)
@@ -194,6 +180,8 @@ def find_trainer(name: str) -> Any:
 def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
     """Copy what inference needs from nnU-Net's results folder, and write `prompt.json`.
 
+    Outputs for organs, which only training needs, are left out.
+
     Parameters
     ----------
     trained
@@ -216,15 +204,21 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
     (target / "prompt.json").write_text(json.dumps(plans.pop("prompt"), indent=2) + "\n")
     plans.pop("minutes")
     (target / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
-    shutil.copyfile(trained / "dataset.json", target / "dataset.json")
+    dataset = json.loads((trained / "dataset.json").read_text())
+    dataset.pop("organs", None)
+    (target / "dataset.json").write_text(json.dumps(dataset, indent=4) + "\n")
     for source in checkpoints:
         checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+        trained_weights = {
+            name: tensor[:FIRST_ORGAN].clone() if _OUTPUTS in name and len(tensor) > FIRST_ORGAN else tensor
+            for name, tensor in checkpoint["network_weights"].items()
+        }
         # nnU-Net's networks name most weights twice; what was one storage stays one, also as float16
         stored = {
             tensor.data_ptr(): tensor.half() if half and tensor.is_floating_point() else tensor
-            for tensor in checkpoint["network_weights"].values()
+            for tensor in trained_weights.values()
         }
-        weights = {name: stored[tensor.data_ptr()] for name, tensor in checkpoint["network_weights"].items()}
+        weights = {name: stored[tensor.data_ptr()] for name, tensor in trained_weights.items()}
         kept = {
             "network_weights": weights,
             "trainer_name": checkpoint["trainer_name"],
