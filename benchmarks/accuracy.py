@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py real --sts ../shared/data/sts
     python benchmarks/accuracy.py phantoms --count 20 --steps 0 5 10
-    python benchmarks/accuracy.py negatives --count 10 --steps 0 5 10
+    python benchmarks/accuracy.py negatives --count 8 --steps 0 5 10 --survey off
 
 Clicks of real patients are those of the organisers' script (seed 42); phantoms get the same procedure by their own
 seed. ``real`` also moves each patient's clicks to the places of the next patient's, where they should do harm.
@@ -11,6 +11,7 @@ seed. ``real`` also moves each patient's clicks to the places of the next patien
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +34,24 @@ FRESH_SEED = 1_000_000
 def real_cases(sts: Path, training: bool) -> Iterator[tuple[PetCtCase, Volume]]:
     """Yield the held-out patients (or those of the training set) with official clicks, and their labels."""
     for patient in split_patients([path.name for path in sts.iterdir()])[0 if training else 1]:
-        images = [sitk.ReadImage(str(sts / patient / f"{kind}.mha")) for kind in ("ct", "pet", "label")]
-        ct, pet, label = (Volume(sitk.GetArrayFromImage(image), Grid.from_image(image)) for image in images)
-        clicks = clicks_from_indices(*official(label.array > 0, pet.array))
-        yield PetCtCase(ct, pet, clicks, patient), label
+        yield read_patient(sts, patient)
 
 
-def phantom_cases(count: int, lesions: int | None) -> Iterator[tuple[PetCtCase, Volume]]:
+def read_patient(sts: Path, patient: str) -> tuple[PetCtCase, Volume]:
+    """Return a real patient with official clicks, and the label."""
+    images = [sitk.ReadImage(str(sts / patient / f"{kind}.mha")) for kind in ("ct", "pet", "label")]
+    ct, pet, label = (Volume(sitk.GetArrayFromImage(image), Grid.from_image(image)) for image in images)
+    clicks = clicks_from_indices(*official(label.array > 0, pet.array))
+    return PetCtCase(ct, pet, clicks, patient), label
+
+
+def phantom_cases(count: int, lesions: int | None, seed: int = FRESH_SEED) -> Iterator[tuple[PetCtCase, Volume]]:
     """Yield fresh phantoms of both tracers in turn with simulated clicks, and their labels.
 
     Unless their number of lesions is given, phantoms without one are passed over.
     """
-    seed = FRESH_SEED
     while count:
-        phantom = make_phantom(seed, "psma" if seed % 2 else "fdg", lesions=lesions, spacing_xyz=SPACING_XYZ)
+        phantom = make_phantom(seed, "psma" if seed % 2 else "fdg", lesions=lesions, spacing_xyz=SPACING_XYZ["task1"])
         if lesions is not None or phantom.label.array.any():
             points = simulate(phantom.label.array > 0, phantom.pet.array, np.random.default_rng(seed))
             clicks = clicks_from_indices(*points)
@@ -96,9 +101,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--steps", type=int, nargs="+", default=list(range(11)))
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--survey", choices=("on", "off"), help="default: as the model asks")
     parser.add_argument("--json", type=Path, help="also write all scores to this file")
     args = parser.parse_args()
     model = Model.load(find_model_folder(args.model))
+    if args.survey is not None:
+        model.prompt = replace(model.prompt, survey=args.survey == "on")
     if args.what == "real":
         cases = list(real_cases(args.sts, args.training_patients))
     else:

@@ -118,9 +118,8 @@ class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
                 if self.share >= 1:
                     break
             lasted = time() - start
-            self.print_to_log_file(
-                f"{len(outputs)} steps, {lasted / len(outputs):.3f} s each, of which {waited / lasted:.1%} waiting for data"
-            )
+            each, waiting = lasted / len(outputs), waited / lasted
+            self.print_to_log_file(f"{len(outputs)} steps, {each:.3f} s each, {waiting:.1%} of it waiting for data")
             self.on_train_epoch_end(outputs)
             with torch.no_grad():
                 self.on_validation_epoch_start()

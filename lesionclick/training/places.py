@@ -1,4 +1,4 @@
-"""Where patches are drawn from: lists of places in the properties of preprocessed cases, which nnU-Net's loader reads."""
+"""Where patches are drawn from: places listed in the properties of preprocessed cases, which nnU-Net's loader reads."""
 
 import pickle
 from collections.abc import Sequence

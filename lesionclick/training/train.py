@@ -19,6 +19,8 @@ from lesionclick.training.plans import RECIPES, adapt_plans
 
 _LOG = logging.getLogger(__name__)
 _TRAINERS = Path(__file__).parent / "nnunet"
+_PLANS_NAMES = {"nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans"}
+"""Names of the plans of planners that do not call them ``nnUNetPlans``."""
 _N_IMAGES = 2
 _OUTPUTS = ".seg_layers."
 """Part of the names of the weights that make the outputs at each resolution."""
@@ -81,43 +83,89 @@ def train(
     if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
         raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
     recipe = RECIPES[task, config]
-    # nnU-Net reads its folders from the environment
+    set_folders(dataset.parent, output)
+    if not resume:
+        prepare(task, dataset, config, output, minutes, processes)
+    trainer = make_trainer(find_trainer(recipe.trainer), task, dataset.name, config, output, device, fold, resume)
+    if initial is not None and not resume:
+        trainer.initialize()
+        take_weights(trainer.network, initial)
+    trainer.run_training()
+    return export_model(Path(trainer.output_folder_base), output / "model")
+
+
+def set_folders(raw: Path, output: Path) -> None:
+    """Set what nnU-Net reads from the environment: its folders."""
     os.environ.update(
-        nnUNet_raw=str(dataset.parent),
+        nnUNet_raw=str(raw),
         nnUNet_preprocessed=str(output / "preprocessed"),
         nnUNet_results=str(output / "results"),
         nnUNet_extTrainer=str(_TRAINERS),
     )
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
-    from nnunetv2.run.run_training import maybe_load_checkpoint
 
+
+def prepare(task: str, dataset: Path, config: str, output: Path, minutes: float, processes: int) -> None:
+    """Plan and preprocess a data set; the parameters are those of `train`."""
+    set_folders(dataset.parent, output)
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+
+    recipe = RECIPES[task, config]
     number = int(dataset.name[len("Dataset") :].split("_")[0])
     preprocessed = output / "preprocessed" / dataset.name
-    plans_name = {"nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans"}.get(recipe.planner, "nnUNetPlans")
-    if not resume:
-        extract_fingerprints([number], num_processes=processes)
-        plans_name = plan_experiments([number], recipe.planner)
-        adapt_plans(preprocessed / f"{plans_name}.json", task, config, minutes)
-        preprocess([number], plans_name, (recipe.configuration,), (processes,))
-        _list_places(task, config, preprocessed, plans_name, recipe.configuration)
-        if (dataset / "splits_final.json").is_file():
-            shutil.copyfile(dataset / "splits_final.json", preprocessed / "splits_final.json")
+    extract_fingerprints([number], num_processes=processes)
+    plans_name = plan_experiments([number], recipe.planner)
+    adapt_plans(preprocessed / f"{plans_name}.json", task, config, minutes)
+    preprocess([number], plans_name, (recipe.configuration,), (processes,))
+    _list_places(task, config, preprocessed, plans_name, recipe.configuration)
+    if (dataset / "splits_final.json").is_file():
+        shutil.copyfile(dataset / "splits_final.json", preprocessed / "splits_final.json")
+
+
+def make_trainer(
+    trainer_class: type,
+    task: str,
+    dataset_name: str,
+    config: str,
+    output: Path,
+    device: str,
+    fold: str = "0",
+    resume: bool = False,
+    changes: Mapping[str, Any] | None = None,
+) -> Any:
+    """Return a trainer for a data set that `prepare` has made ready.
+
+    Parameters
+    ----------
+    trainer_class
+        Made of nnU-Net's trainer.
+    task, config, output, device, fold, resume
+        As in `train`.
+    dataset_name
+        Name of the data set's folder.
+    changes
+        Changes of the plans and, under the key ``configuration``, of the planned configuration.
+    """
+    from nnunetv2.run.run_training import maybe_load_checkpoint
+
+    recipe = RECIPES[task, config]
+    preprocessed = output / "preprocessed" / dataset_name
+    plans_name = _PLANS_NAMES.get(recipe.planner, "nnUNetPlans")
+    plans = json.loads((preprocessed / f"{plans_name}.json").read_text())
+    changes = dict(changes or {})
+    plans["configurations"][recipe.configuration] |= changes.pop("configuration", {})
     chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    if chosen.type == "cpu":
+        os.environ.setdefault("nnUNet_n_proc_DA", "1")  # one worker keeps up with a network that has the other cores
     _LOG.info("training %s on %s, fold %s", config, chosen, fold)
-    trainer = find_trainer(recipe.trainer)(
-        plans={**json.loads((preprocessed / f"{plans_name}.json").read_text()), "continue_training": resume},
+    trainer = trainer_class(
+        plans={**plans, **changes, "continue_training": resume},
         configuration=recipe.configuration,
         fold=fold if fold == "all" else int(fold),
         dataset_json=json.loads((preprocessed / "dataset.json").read_text()),
         device=chosen,
     )
     maybe_load_checkpoint(trainer, resume, validation_only=False)
-    if initial is not None and not resume:
-        trainer.initialize()
-        take_weights(trainer.network, initial)
-    trainer.run_training()
-    trained = output / "results" / dataset.name / f"{recipe.trainer}__{plans_name}__{recipe.configuration}"
-    return export_model(trained, output / "model")
+    return trainer
 
 
 def _list_places(task: str, config: str, preprocessed: Path, plans_name: str, configuration: str) -> None:
@@ -202,7 +250,8 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
     plans = json.loads((trained / "plans.json").read_text())
     target.mkdir(parents=True, exist_ok=True)
     (target / "prompt.json").write_text(json.dumps(plans.pop("prompt"), indent=2) + "\n")
-    plans.pop("minutes")
+    for key in ("minutes", "steps"):
+        plans.pop(key, None)
     (target / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
     dataset = json.loads((trained / "dataset.json").read_text())
     dataset.pop("organs", None)
