@@ -10,7 +10,7 @@ from typing import Any
 import cc3d
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform, SegOnlyTransform
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional
@@ -118,6 +118,13 @@ class LightAugmentation(BasicTransform):  # type: ignore[misc]
         noise = torch.tensor(rng.uniform(0, NOISE) * (rng.uniform(size=2) < NOISE_SHARE), dtype=torch.float32)
         image = torch.stack([image[0], image[1] * gain]) + noise[:, None, None, None] * torch.randn(image.shape)
         return {**data_dict, "image": image, "segmentation": label}
+
+
+class OnlyLesions(SegOnlyTransform):  # type: ignore[misc]
+    """Take the organs out of the labels."""
+
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **_: Any) -> torch.Tensor:
+        return (segmentation == 1).to(segmentation.dtype)
 
 
 class WeighLesions(BasicTransform):  # type: ignore[misc]

@@ -92,7 +92,7 @@ class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
     def _share(self, seconds: float, steps: int) -> float:
         """Return how much of the training is done, after `seconds` in all and `steps` in this epoch."""
         if self.steps is not None:
-            return (self.current_epoch * self.num_iterations_per_epoch + steps) / self.steps
+            return float(self.current_epoch * self.num_iterations_per_epoch + steps) / self.steps
         return seconds / (60 * self.minutes)
 
     def run_training(self) -> None:

@@ -49,7 +49,8 @@ def train(
         Raw data set folder ``Dataset<NNN>_<Name>`` with ``imagesTr`` (``_0000`` CT and, for Task 1, ``_0001`` PET in
         SUV), ``labelsTr``, ``dataset.json`` and, if wanted, ``splits_final.json``. A case may stand in a split's
         ``train`` list several times, to be drawn that much more often. ``dataset.json`` may name ``organs``, whose
-        labels are 2 and so on: ``small`` learns them beside the lesions, as outputs that the exported model lacks.
+        labels are 2 and so on: ``small`` learns them beside the lesions, as outputs that the exported model lacks;
+        the others take them for background.
     config
         ``small`` (CPU; ends after `minutes`), ``standard`` or ``large``; for Task 1 the last two are nnU-Net's own
         plans and its ResEnc-L preset.

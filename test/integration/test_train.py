@@ -72,6 +72,39 @@ def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::ResourceWarning")
+def test_organs_are_learnt_and_left_out_of_the_model(dataset, tmp_path):
+    for path in dataset.glob("labelsTr/*.nii.gz"):
+        image = sitk.ReadImage(str(path))
+        array = sitk.GetArrayFromImage(image)
+        labelled = sitk.GetImageFromArray(np.where(array == 0, 2, array))
+        labelled.CopyInformation(image)
+        sitk.WriteImage(labelled, str(path))
+    description = json.loads((dataset / "dataset.json").read_text())
+    (dataset / "dataset.json").write_text(json.dumps({**description, "organs": ["all", "none"]}))
+    folder = train("task1", dataset, "small", tmp_path / "out", "cpu", minutes=0.001, processes=1)
+    (checkpoint,) = (tmp_path / "out" / "results").glob("*/*/fold_0/checkpoint_final.pth")
+    name = "decoder.seg_layers.1.weight"
+    trained, exported = (
+        torch.load(path, map_location="cpu", weights_only=False)["network_weights"][name]
+        for path in (checkpoint, folder / "fold_0" / "checkpoint_final.pth")
+    )
+    assert (len(trained), len(exported)) == (4, 2)
+    torch.testing.assert_close(exported, trained[:2].half())
+    assert "organs" not in json.loads((folder / "dataset.json").read_text())
+    assert Model.load(folder, torch.device("cpu")).plans.plans["plans_name"] == "nnUNetPlans"
+
+    # a training that was cut off is taken up again, and the weights fit a network with organs
+    (log,) = checkpoint.parent.glob("training_log*.txt")
+    assert "waiting for data" in log.read_text()
+    assert "logit in lesions without a click" in log.read_text()
+    checkpoint.rename(checkpoint.with_name("checkpoint_latest.pth"))
+    train("task1", dataset, "small", tmp_path / "out", "cpu", minutes=0.001, processes=1, resume=True)
+    assert torch.load(checkpoint, map_location="cpu", weights_only=False)["current_epoch"] == 1
+    train("task1", dataset, "small", tmp_path / "on", "cpu", minutes=0.001, processes=1, initial=folder)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::ResourceWarning")
 def test_a_trained_model_of_task2_segments_a_followup(dataset, tmp_path):
     description = json.loads((dataset / "dataset.json").read_text())
     (dataset / "dataset.json").write_text(json.dumps({**description, "channel_names": {"0": "CT"}}))

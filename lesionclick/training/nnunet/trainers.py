@@ -23,6 +23,7 @@ from lesionclick.training.augmentation import (
     AppendClicks,
     LightAugmentation,
     MisalignCT,
+    OnlyLesions,
     WeighLesions,
 )
 from lesionclick.training.fixed_time import InFixedTime
@@ -60,11 +61,16 @@ class nnUNetTrainerClicks(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  (
         composed = nnUNetTrainer.get_training_transforms(*args, **kwargs)
         misalign = MisalignCT(10.0, tuple(self.configuration_manager.spacing), probability=0.3)
         composed.transforms.insert(1, misalign)
-        return self._with_clicks(composed)
+        return self._with_clicks(self._without_organs(composed))
 
     def get_validation_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
         """Add clicks to nnU-Net's validation transforms."""
-        return self._with_clicks(nnUNetTrainer.get_validation_transforms(*args, **kwargs))
+        return self._with_clicks(self._without_organs(nnUNetTrainer.get_validation_transforms(*args, **kwargs)))
+
+    def _without_organs(self, composed: BasicTransform) -> BasicTransform:
+        if self.dataset_json.get("organs"):
+            composed.transforms.insert(0, OnlyLesions())
+        return composed
 
     def _with_clicks(self, composed: BasicTransform) -> BasicTransform:
         """Insert the clicks before the label is downsampled for deep supervision."""
