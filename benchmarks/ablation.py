@@ -9,7 +9,6 @@ card reports on take no part.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 
 def build(args: argparse.Namespace) -> None:
     """Make the data set without the patients `LEFT_OUT`, and preprocess it."""
-    dataset = build_dataset(args.sts, args.output / "raw", args.phantoms)
-    path = dataset / "splits_final.json"
-    (split,) = json.loads(path.read_text())
     left_out = left_out_patients(args.sts)
-    path.write_text(json.dumps([{**split, "train": [name for name in split["train"] if name not in left_out]}]))
+    dataset = build_dataset(args.sts, args.output / "raw", args.phantoms, left_out=left_out)
     prepare("task1", dataset, "small", args.output, minutes=1.0, processes=2)
 
 
@@ -75,8 +71,8 @@ def run(args: argparse.Namespace) -> None:
     model.prompt = replace(model.prompt, survey=False)
     real = [read_patient(args.sts, patient) for patient in left_out_patients(args.sts)]
     for title, cases in (
-        ("phantoms", phantom_cases(args.count, None, VALIDATION_SEED + 100)),
-        ("without lesions", phantom_cases(args.count // 2, 0, VALIDATION_SEED + 200)),
+        ("phantoms", phantom_cases("new", args.count, None, VALIDATION_SEED + 100)),
+        ("without lesions", phantom_cases("new", args.count // 2, 0, VALIDATION_SEED + 200)),
         ("real", real),
     ):
         rows = {case.stem: run_steps(case, label, model, STEPS)[0] for case, label in cases}

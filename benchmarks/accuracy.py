@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from lesionclick.simulation.patients import make_patient
 
 from lesionclick.case import PetCtCase
 from lesionclick.clicks import BACKGROUND, TUMOR, Click, at_step, clicks_from_indices, indices_zyx
@@ -24,9 +25,10 @@ from lesionclick.images import Grid, Volume
 from lesionclick.model import Model, find_model_folder
 from lesionclick.petct import segment
 from lesionclick.simulation.clicks import official, simulate
-from lesionclick.simulation.phantoms import make_phantom
+from lesionclick.simulation.phantoms import Tracer, make_phantom
 from lesionclick.training.embedded import SPACING_XYZ, split_patients
 
+GENERATORS = {"new": make_patient, "old": make_phantom}
 FRESH_SEED = 1_000_000
 """First seed of the phantoms here; those of training count from 0."""
 
@@ -45,13 +47,16 @@ def read_patient(sts: Path, patient: str) -> tuple[PetCtCase, Volume]:
     return PetCtCase(ct, pet, clicks, patient), label
 
 
-def phantom_cases(count: int, lesions: int | None, seed: int = FRESH_SEED) -> Iterator[tuple[PetCtCase, Volume]]:
+def phantom_cases(
+    generator: str, count: int, lesions: int | None, seed: int = FRESH_SEED
+) -> Iterator[tuple[PetCtCase, Volume]]:
     """Yield fresh phantoms of both tracers in turn with simulated clicks, and their labels.
 
     Unless their number of lesions is given, phantoms without one are passed over.
     """
     while count:
-        phantom = make_phantom(seed, "psma" if seed % 2 else "fdg", lesions=lesions, spacing_xyz=SPACING_XYZ["task1"])
+        tracer: Tracer = "psma" if seed % 2 else "fdg"
+        phantom = GENERATORS[generator](seed, tracer, lesions=lesions, spacing_xyz=SPACING_XYZ["task1"])
         if lesions is not None or phantom.label.array.any():
             points = simulate(phantom.label.array > 0, phantom.pet.array, np.random.default_rng(seed))
             clicks = clicks_from_indices(*points)
@@ -101,6 +106,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--steps", type=int, nargs="+", default=list(range(11)))
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--generator", choices=GENERATORS, default="new", help="of the phantoms; old: ellipsoids")
     parser.add_argument("--survey", choices=("on", "off"), help="default: as the model asks")
     parser.add_argument("--json", type=Path, help="also write all scores to this file")
     args = parser.parse_args()
@@ -110,7 +116,7 @@ def main() -> None:
     if args.what == "real":
         cases = list(real_cases(args.sts, args.training_patients))
     else:
-        cases = list(phantom_cases(args.count, 0 if args.what == "negatives" else None))
+        cases = list(phantom_cases(args.generator, args.count, 0 if args.what == "negatives" else None))
     results = {case.stem: run_steps(case, label, model, args.steps) for case, label in cases}
     rows = {stem: scores for stem, (scores, _) in results.items()}
     report(args.what, rows)

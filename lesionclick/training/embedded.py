@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from lesionclick.images import Volume
-from lesionclick.simulation.anatomy import ORGANS
+from lesionclick.images import Grid, Volume
+from lesionclick.simulation.patients import TRAINING_CLASSES, make_patient, training_classes
 from lesionclick.simulation.phantoms import Tracer, make_phantom
+from lesionclick.simulation.transplants import Tumour
 from lesionclick.training.losses import FIRST_ORGAN
 
 SPLIT_SEED = 20261123
@@ -19,6 +20,10 @@ HELD_OUT = 9
 """Real patients that are never trained on."""
 VALIDATION_SEED = 3_000_000
 VALIDATION_PHANTOMS = 12
+TRANSPLANT_SHARES = (0.55, 0.3, 0.15)
+"""Shares of the phantoms with none, one and two real tumours."""
+TRANSPLANT_STREAM = 1
+"""Keeps the choice of tumours apart from what a phantom draws by the same seed."""
 SPACING_XYZ = {"task1": (4.0, 4.0, 3.27), "task2": (2.0, 2.0, 3.0)}
 """Voxel size of the training phantoms in mm, that of the small configurations."""
 LESIONS = (8, 21)
@@ -35,11 +40,19 @@ def split_patients(patients: Sequence[str]) -> tuple[list[str], list[str]]:
     return sorted(order[HELD_OUT:]), sorted(order[:HELD_OUT])
 
 
-def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, real_share: float = 0.35) -> Path:
+def build_dataset(
+    sts: Path,
+    output: Path,
+    phantoms: int,
+    processes: int = 2,
+    real_share: float = 0.35,
+    left_out: Sequence[str] = (),
+) -> Path:
     """Write the raw nnU-Net data set, with a split that draws real patients with probability `real_share`.
 
-    The labels hold the organs of the phantoms beside the lesions. Validation patches come from `VALIDATION_PHANTOMS`
-    further phantoms; the patients held out are not part of the data set.
+    Real tumours of the patients to train on are put into some of the phantoms. The labels hold the phantoms' organs
+    beside the lesions. Validation patches come from `VALIDATION_PHANTOMS` further phantoms; the patients held out are
+    no part of the data set.
 
     Parameters
     ----------
@@ -49,6 +62,8 @@ def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, re
         Parent of the new folder ``Dataset001_PhantomsAndSarcomas``.
     phantoms
         Number of phantoms, half of them FDG and half PSMA, with the seeds 0, 1, 2 and so on.
+    left_out
+        Patients that are left out beside those held out.
 
     Returns
     -------
@@ -56,14 +71,17 @@ def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, re
         The data set folder.
     """
     dataset = output / "Dataset001_PhantomsAndSarcomas"
-    patients = split_patients(_list_patients(sts))[0]
+    patients = [name for name in split_patients(_list_patients(sts))[0] if name not in left_out]
     for patient in patients:
         _write_case(dataset, patient, *_read_images(sts / patient, "label", "ct", "pet"))
-    seeds = [*range(phantoms), *range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_PHANTOMS)]
+    donors = [sts / patient for patient in patients]
     with ProcessPoolExecutor(processes) as pool:
-        names = list(pool.map(partial(_write_phantom, dataset), seeds))
-    split = _split(patients, names[:phantoms], names[phantoms:], real_share)
-    _describe(dataset, split, len(patients) + len(names), ["CT", "PET"], organs=list(ORGANS))
+        training = list(pool.map(partial(_write_phantom, dataset, donors), range(phantoms)))
+        further = range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_PHANTOMS)
+        validation = list(pool.map(partial(_write_phantom, dataset, ()), further))
+    split = _split(patients, training, validation, real_share)
+    count = len(patients) + len(training) + len(validation)
+    _describe(dataset, split, count, ["CT", "PET"], organs=["other", *TRAINING_CLASSES])
     return dataset
 
 
@@ -136,15 +154,28 @@ def _describe(
     (dataset / "dataset.json").write_text(json.dumps(description, indent=1))
 
 
-def _write_phantom(dataset: Path, seed: int) -> str:
+def _write_phantom(dataset: Path, donors: Sequence[Path], seed: int) -> str:
+    """Write a phantom, some of them with tumours of the patients in the folders `donors`, and return its name."""
     tracer: Tracer = "psma" if seed % 2 else "fdg"
     name = f"phantom_{tracer}_{seed:04d}"
     if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
-        phantom = make_phantom(seed, tracer, spacing_xyz=SPACING_XYZ["task1"])
-        labels = np.where(phantom.label.array > 0, 1, phantom.organs.array + FIRST_ORGAN).astype(np.uint8)
-        label = Volume(labels, phantom.label.grid)
+        rng = np.random.default_rng([seed, TRANSPLANT_STREAM])
+        count = rng.choice(len(TRANSPLANT_SHARES), p=TRANSPLANT_SHARES) if donors else 0
+        chosen = rng.choice(len(donors), count, replace=False) if count else []
+        tumours = [_read_tumour(donors[number]) for number in chosen]
+        phantom = make_patient(seed, tracer, spacing_xyz=SPACING_XYZ["task1"], transplants=tumours)
+        organs = training_classes()[phantom.organs.array] + FIRST_ORGAN
+        label = Volume(np.where(phantom.label.array > 0, 1, organs).astype(np.uint8), phantom.label.grid)
         _write_case(dataset, name, *(volume.to_image() for volume in (label, phantom.ct, phantom.pet)))
     return name
+
+
+def _read_tumour(folder: Path) -> Tumour:
+    pet, ct, label = (
+        Volume(sitk.GetArrayFromImage(image), Grid.from_image(image))
+        for image in _read_images(folder, "pet", "ct", "label")
+    )
+    return Tumour(pet=pet, ct=ct, label=label)
 
 
 def _write_enhanced_phantom(dataset: Path, seed: int) -> str:
