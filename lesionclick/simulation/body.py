@@ -37,7 +37,7 @@ def draw_body(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
     skeleton.draw_bones(canvas, build, rng)
     _draw_abdomen(canvas, build, rng)
     _draw_chest(canvas, build, rng)
-    skeleton.draw_head_and_neck(canvas, rng)
+    skeleton.draw_head_and_neck(canvas, build, rng)
     skeleton.draw_ganglia(canvas)
     skeleton.draw_table(canvas, build)
 
@@ -54,7 +54,7 @@ class _Placer:
     def place(self, name: str, kind: str = "", people: Sequence[Person] = ("female", "male")) -> Placed:
         """Draw person, volume and place of an organ; `kind` names its volume's range, if that is another word."""
         own: Person = self.build.sex if self.build.sex in people else people[0]
-        person: Person = own if self.rng.uniform() < 0.5 else people[self.rng.integers(len(people))]
+        person: Person = own if self.rng.uniform() < 0.5 else people[int(self.rng.integers(len(people)))]
         organ = load_organ(person, name)
         centre = (load_organ(own, name).centre + organ.centre) / 2 + self.rng.normal(scale=4.0, size=3)
         scale = np.exp(self.rng.normal(scale=0.06, size=3))

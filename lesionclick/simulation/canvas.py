@@ -32,6 +32,7 @@ WARP_MM = 6.0
 
 
 Sex = Literal["female", "male"]
+Arms = Literal["up", "down", "out"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Build:
     tall: float
     wide: float
     fat_mm: float
-    arms: Literal["up", "down", "out"]
+    arms: Arms
     prostate: bool
 
     @classmethod
@@ -64,13 +65,13 @@ class Build:
         """Draw a patient between small and slim, and tall and obese."""
         chosen: Sex = sex or ("female" if rng.uniform() < 0.5 else "male")
         tall = rng.normal(0.95 if chosen == "female" else 1.02, 0.04)
-        arms = ("up", "down", "out")[rng.choice(3, p=(0.5, 0.4, 0.1))]
+        arms: tuple[Arms, ...] = ("up", "down", "out")
         return cls(
             chosen,
             float(np.clip(tall, 0.85, 1.12)),
             float(np.clip(rng.normal(1.0, 0.06), 0.87, 1.15)),
             float(np.clip(rng.lognormal(np.log(16), 0.5), 5, 45)),
-            arms,
+            arms[int(rng.choice(3, p=(0.5, 0.4, 0.1)))],
             bool(rng.uniform() < 0.55),
         )
 

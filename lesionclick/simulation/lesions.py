@@ -15,9 +15,9 @@ from lesionclick.simulation.uptake import Range, Tracer
 LESION_ML = (0.1, 500.0)
 MEDIAN_ML = 1.8
 MAX_LESIONS = 40
-BENIGN_PER_LESION = 1 / 3
-"""Reports of whole-body scans describe more lesions than foci of doubt; a patient without a lesion has on average as
-many foci as one with three."""
+BENIGN_SITES_PER_LESION = 0.22
+"""With paired foci, and with those of patients without a lesion, who have as many as with three, there is about one
+focus for three lesions: reports of whole-body scans describe more lesions than foci of doubt."""
 FOCUS_SUV = {"fdg": (5.0, 0.5), "psma": (8.0, 0.65)}
 """Median and spread of the logarithm of the patients' mean lesion uptake."""
 LEAST_CONTRAST = 1.35
@@ -31,8 +31,8 @@ class Site(NamedTuple):
     """Where a kind of lesion grows.
 
     `seeds` are organs in whose voxels one starts; with `chain`, ends of segments in the standard patient (z, y, x in
-    mm, on either side), it starts near them in `seeds`. It spreads into `grows`. `hu` are ranges of what CT shows without
-    contrast agent, one of which is drawn, and `enhanced` what the agent adds. `scale` is the factor on the volume.
+    mm, on either side), it starts near them in `seeds`. It spreads into `grows`. `hu` are ranges of what CT shows
+    without contrast agent, one of which is drawn, and `enhanced` what the agent adds. `scale` is the volume's factor.
     """
 
     fdg: float
@@ -160,7 +160,7 @@ class Disease:
         """Add weak foci at typical sites; shoulders, hips and hila often on both sides."""
         rng = self.rng
         chances = np.array([getattr(site, self.tracer) for site in BENIGN_SITES.values()])
-        for _ in range(int(rng.poisson(BENIGN_PER_LESION * max(lesions, 3)))):
+        for _ in range(int(rng.poisson(BENIGN_SITES_PER_LESION * max(lesions, 3)))):
             name = list(BENIGN_SITES)[rng.choice(len(BENIGN_SITES), p=chances / chances.sum())]
             ml = float(np.clip(rng.lognormal(0, 0.7), 0.2, 5))
             suv = float(rng.uniform(1.8, 4.5)) * (6.0 if name == "injection" else 1.0)

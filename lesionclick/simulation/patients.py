@@ -105,17 +105,18 @@ def make_patient(
         if transplant is not None:
             placed.append(transplant)
             maps.label[transplant.window][transplant.label] = 1
-            transplant.blend(maps.hu, transplant.hu)
             if not transplant.blurred:
+                transplant.blend(maps.hu, transplant.hu)
                 transplant.blend(maps.suv, transplant.suv)
 
     ct = scan_ct(maps.hu, canvas, DIAPHRAGM_MM, rng)
     pet = scan_pet(maps.suv, canvas.spacing_zyx, rng)
     for transplant in placed:
         if transplant.blurred:
+            transplant.blend(ct, transplant.hu)
             transplant.blend(pet, transplant.suv)
     return Phantom(
-        ct=Volume(ct, grid),
+        ct=Volume(np.clip(np.rint(ct), -1024, 3071).astype(np.int16), grid),
         pet=Volume(np.maximum(pet, 0), grid),
         label=Volume(maps.label, grid),
         organs=Volume(canvas.organs, grid),

@@ -33,8 +33,8 @@ def scan_pet(suv: Floats, spacing_zyx: NDArray[np.float64], rng: np.random.Gener
     return clipped
 
 
-def scan_ct(hu: Floats, canvas: Canvas, diaphragm_mm: float, rng: np.random.Generator) -> NDArray[np.int16]:
-    """Return the CT on the PET grid, with the organs near the diaphragm lower than in the PET.
+def scan_ct(hu: Floats, canvas: Canvas, diaphragm_mm: float, rng: np.random.Generator) -> Floats:
+    """Return the CT on the PET grid in HU, with the organs near the diaphragm lower than in the PET.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def scan_ct(hu: Floats, canvas: Canvas, diaphragm_mm: float, rng: np.random.Gene
     blurred = ndimage.gaussian_filter(moved, 1.2 / canvas.spacing_zyx)
     noise = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), 0.4)
     blurred += rng.uniform(6.0, 16.0) / noise.std() * noise * np.where(blurred > -900, 1.0, 0.3)
-    return np.clip(np.rint(blurred), -1024, 3071).astype(np.int16)
+    return blurred
 
 
 def _breathe(hu: Floats, canvas: Canvas, diaphragm_mm: float, depth_mm: float) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lesionclick.simulation.anatomy import Shape
-from lesionclick.simulation.atlas import load_organ
+from lesionclick.simulation.atlas import Person, load_organ
 from lesionclick.simulation.canvas import Build, Canvas
 
 Floats = NDArray[np.floating]
@@ -68,9 +68,9 @@ def cage_level(z: Floats, y: Floats, x: Floats) -> Floats:
     return level
 
 
-def spine_y(z: ArrayLike) -> NDArray[np.float64]:
+def spine_y(z: float) -> float:
     """Return the middle of the vertebral bodies at a height, in mm."""
-    return np.interp(z, *_SPINE.T)
+    return float(np.interp(z, *_SPINE.T))
 
 
 def _capsule(start: ArrayLike, end: ArrayLike, radius: float) -> Shape:
@@ -136,9 +136,10 @@ def draw_bones(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
     muscles = load_organ("torso", "muscles")
     window, full = canvas.full(muscles, muscles.centre, np.ones(3), muscles.centre)
     canvas.paint("muscle", window, full >= 0.5, ("fat",))
-    for name, people in (("hips", 3), ("sacrum", 3), ("lumbar_spine", 1), ("femurs", 1)):
-        person = "torso" if people == 1 else ("female", "male", "torso")[rng.integers(3)]
-        organ = load_organ(person, name)  # type: ignore[arg-type]
+    people: tuple[Person, ...] = ("female", "male", "torso")
+    person = people[int(rng.integers(3))]
+    for owner, name in ((person, "hips"), (person, "sacrum"), ("torso", "lumbar_spine"), ("torso", "femurs")):
+        organ = load_organ(owner, name)
         window, full = canvas.full(organ, organ.centre, np.ones(3), organ.centre)
         canvas.paint("bone", window, full >= 0.5, ("fat", "muscle", "bone", "marrow"))
         canvas.paint("marrow", window, full >= 0.8, ("bone",))
@@ -157,12 +158,12 @@ def draw_bones(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
                 _capsule(middle + np.array((0, radius, 9 * side)), middle + np.array((0, radius + 12, 17 * side)), 5),
                 ("fat", "muscle"),
             )
-    cord = _capsule((520, 56, 0), (620, 78, 0), 6.5)
+    cord = _capsule((520, 56, 0), (620, 78, 0), 5.5)
     canvas.shape("spinal_cord", cord, ("fat", "muscle", "bone", "marrow"))
     for low, high in ((620, 700), (700, 800), (800, 875), (875, 985)):
         canvas.shape(
             "spinal_cord",
-            _capsule((low, spine_y(low) + 25, 0), (high, spine_y(high) + 23, 0), 6.5),
+            _capsule((low, spine_y(low) + 25, 0), (high, spine_y(high) + 23, 0), 5.5),
             ("fat", "muscle", "bone", "marrow"),
         )
     _draw_ribs(canvas)
@@ -245,9 +246,10 @@ def draw_mediastinum(canvas: Canvas, rng: np.random.Generator) -> None:
         canvas.shape("airway", _capsule((790, -6, 0), (down, 4, 42 * side), 6), (*soft, "blood"))
 
 
-def draw_head_and_neck(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Draw skull, brain, airways of the head, and the glands."""
-    skull = _ellipsoid((1057, -8, 0), (80, 90, 72))
+def draw_head_and_neck(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
+    """Draw skull, brain, airways of the head, and the glands; a brain's size follows little of the body's."""
+    size = rng.uniform(0.95, 1.04) * np.prod(build.scale_zyx) ** (-1 / 3)
+    skull = _ellipsoid((1057, -8, 0), np.array((76, 86, 69)) * size)
     canvas.shape("bone", skull, ("fat", "muscle"))
     canvas.shape("brain", skull, ("bone",), 0.9)
     canvas.shape("spinal_cord", _capsule((960, 28, 0), (1005, 12, 0), 9), ("brain", "bone", "muscle", "marrow"))

@@ -15,6 +15,8 @@ TUMOUR_ML = (1.0, 300.0)
 """Range of the volume that a tumour is scaled to, unless it is smaller."""
 RIM_MM = 6.0
 """Width of the rim around the tumour in which the images fade into each other."""
+BLURRED_SCALE = 0.75
+"""Least part of its true size at which a tumour shows about the blur of a scanner."""
 
 Floats = NDArray[np.float32]
 
@@ -52,7 +54,7 @@ class Transplant:
     label: NDArray[np.bool_]
     blurred: bool
 
-    def blend(self, image: NDArray[np.floating], tumour: Floats) -> None:
+    def blend(self, image: Floats, tumour: Floats) -> None:
         """Put the tumour's image into a patient's, in place."""
         part = image[self.window]
         part += self.weight * (tumour - part)
@@ -113,9 +115,9 @@ def find_place(
     weight = np.clip(1 - distance / RIM_MM, 0, 1).astype(np.float32)
     soft = [ORGANS[name] for name in ("muscle", "fat", "small_bowel", "bone", "marrow", "lung", "liver")]
     shape = np.array(canvas.organs.shape)
-    if (size >= shape).any():
-        return None
     seeds = np.argwhere(np.isin(canvas.organs, [ORGANS["muscle"], ORGANS["fat"]]))
+    if (size > shape).any() or not len(seeds):
+        return None
     for _ in range(40):
         corner = seeds[rng.integers(len(seeds))] - size // 2
         if (corner < 0).any() or (corner + size > shape).any():
@@ -123,7 +125,7 @@ def find_place(
         window = tuple(map(slice, corner, corner + size))
         free = np.isin(canvas.organs[window], soft) & (label[window] == 0)
         if free[inside].mean() > 0.97:
-            return Transplant(
-                window, resample(tumour.pet.array), resample(tumour.ct.array), weight, inside & free, scale > 0.75
-            )
+            rim = np.where(canvas.organs[window] == ORGANS["air"], np.float32(0), weight)
+            suv, hu = resample(tumour.pet.array), resample(tumour.ct.array)
+            return Transplant(window, suv, hu, rim, inside & free, blurred=scale > BLURRED_SCALE)
     return None
