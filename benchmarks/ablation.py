@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if warm:
         trainer.initialize()
-        take_weights(trainer.network, find_model_folder(None))
+        take_weights(trainer.network, find_model_folder(None), RECIPES["task1", "small"].sureness)
     trainer.run_training()
     model = Model.load(export_model(Path(trainer.output_folder_base), args.output / args.variant))
     model.prompt = replace(model.prompt, survey=False)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from lesionclick.simulation.patients import make_patient
 
 from lesionclick.case import PetCtCase
 from lesionclick.clicks import BACKGROUND, TUMOR, Click, at_step, clicks_from_indices, indices_zyx
@@ -25,6 +24,7 @@ from lesionclick.images import Grid, Volume
 from lesionclick.model import Model, find_model_folder
 from lesionclick.petct import segment
 from lesionclick.simulation.clicks import official, simulate
+from lesionclick.simulation.patients import make_patient
 from lesionclick.simulation.phantoms import Tracer, make_phantom
 from lesionclick.training.embedded import SPACING_XYZ, split_patients
 

@@ -45,9 +45,9 @@ GAIN_SPREAD = 0.15
 NOISE = (0.15, 0.04)
 """Largest standard deviation of the noise in CT and PET, after normalisation."""
 NOISE_SHARE = 0.4
-FULL_WEIGHT_VOXELS = 150
+FULL_WEIGHT_VOXELS = 300
 """Lesions of fewer voxels count as if they had that many, up to `LARGEST_WEIGHT` times their own."""
-LARGEST_WEIGHT = 8
+LARGEST_WEIGHT = 16
 
 
 class MisalignCT(ImageOnlyTransform):  # type: ignore[misc]

@@ -24,16 +24,20 @@ PAIR = PromptSpec(encoding="pair", stage="network", radius=10.0, unit="mm", reac
 
 
 class Recipe(NamedTuple):
-    """How one size is planned and trained: nnU-Net's planner, configuration, our trainer, and the encoding."""
+    """How one size is planned and trained: nnU-Net's planner, configuration, our trainer, and the encoding.
+
+    `sureness` is the factor on the logits of a model that training begins with.
+    """
 
     planner: str
     configuration: str
     trainer: str
     prompt: PromptSpec
+    sureness: float = 1.0
 
 
 RECIPES = {
-    ("task1", "small"): Recipe("ExperimentPlanner", "small", "nnUNetTrainerClicksSmall", FIELDS),
+    ("task1", "small"): Recipe("ExperimentPlanner", "small", "nnUNetTrainerClicksSmall", FIELDS, sureness=0.25),
     ("task1", "standard"): Recipe("ExperimentPlanner", "3d_fullres", "nnUNetTrainerClicks", FIELDS),
     ("task1", "large"): Recipe("nnUNetPlannerResEncL", "3d_fullres", "nnUNetTrainerClicks", FIELDS),
     ("task2", "small"): Recipe("ExperimentPlanner", "small", "nnUNetTrainerLongitudinalSmall", PAIR),

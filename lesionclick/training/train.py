@@ -90,7 +90,7 @@ def train(
     trainer = make_trainer(find_trainer(recipe.trainer), task, dataset.name, config, output, device, fold, resume)
     if initial is not None and not resume:
         trainer.initialize()
-        take_weights(trainer.network, initial)
+        take_weights(trainer.network, initial, recipe.sureness)
     trainer.run_training()
     return export_model(Path(trainer.output_folder_base), output / "model")
 
@@ -180,8 +180,10 @@ def _list_places(task: str, config: str, preprocessed: Path, plans_name: str, co
         list_places(preprocessed / data["data_identifier"], data["patch_size"], intensities)
 
 
-def take_weights(network: nn.Module, initial: Path) -> None:
+def take_weights(network: nn.Module, initial: Path, sureness: float = 1.0) -> None:
     """Load the weights of a model folder's first fold into a network.
+
+    Its logits are multiplied by `sureness`: where a network is sure and wrong, the Dice has no gradient.
 
     Where the first convolution sees another number of channels, because clicks are encoded in another way, CT and PET
     take over their weights and the click channels begin anew; so do outputs for organs, which no model folder has.
@@ -200,6 +202,8 @@ def take_weights(network: nn.Module, initial: Path) -> None:
             weights[name] = torch.cat([found[:, :_N_IMAGES], expected[:, _N_IMAGES:]], dim=1)
         elif _OUTPUTS in name and len(expected) > len(found) == FIRST_ORGAN:
             weights[name] = torch.cat([found, expected[FIRST_ORGAN:]])
+        if _OUTPUTS in name:
+            weights[name] = sureness * weights[name]
     misfits = [name for name in known.keys() | weights.keys() if _shape(known, name) != _shape(weights, name)]
     if misfits:
         first = min(misfits)

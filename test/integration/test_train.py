@@ -64,10 +64,12 @@ def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
     assert mask.array[tuple(points[0].T)].all()
     assert not mask.array[tuple(points[1].T)].any()
 
-    # one step from given weights, at the low rate of the warm-up, stays near them
+    # one step from given weights, at the low rate of the warm-up, stays near them; the outputs at a quarter
     tuned = train("task1", dataset, "small", tmp_path / "tuned", "cpu", minutes=0.001, processes=1, initial=folder)
     moved = torch.load(tuned / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
-    assert 0 < max(float((moved[name].float() - weights[name].float()).abs().max()) for name in weights) < 0.01
+    factor = {name: 0.25 if "seg_layers" in name else 1.0 for name in weights}
+    change = [(moved[name].float() - factor[name] * weights[name].float()).abs().max().item() for name in weights]
+    assert 0 < max(change) < 0.01
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")

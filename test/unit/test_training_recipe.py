@@ -62,7 +62,7 @@ def test_small_lesions_weigh_more():
     labels, weights = WeighLesions()(image=torch.zeros(2, 12, 12, 12), segmentation=label)["segmentation"]
     torch.testing.assert_close(labels, label[0])
     assert weights[0, 0, 0] == augmentation.LARGEST_WEIGHT
-    assert weights[3, 3, 3] == 3  # 150 / 45
+    assert weights[3, 3, 3] == 7  # 300 / 45
     assert weights[8, 8, 8] == weights[0, 11, 11] == weights[0, 5, 0] == 1
 
 
