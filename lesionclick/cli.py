@@ -326,7 +326,7 @@ def _train(options: argparse.Namespace) -> int:
         options.dataset,
         options.config,
         options.output,
-        options.device,
+        device=options.device,
         minutes=options.minutes,
         fold=options.fold,
         resume=options.resume,

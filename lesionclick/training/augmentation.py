@@ -1,15 +1,19 @@
-"""Transforms that interactive PET/CT training adds to nnU-Net's own: misaligned images, and clicks made on the fly.
+"""Transforms of interactive PET/CT training: light augmentation, misaligned images, and clicks made on the fly.
 
 Images are tensors (channel, z, y, x) with CT first and PET second, segmentations (1, z, y, x).
 """
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
+import cc3d
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform, SegOnlyTransform
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch.nn import functional
 
 from lesionclick.prompts.encodings import PointEncoding
 from lesionclick.prompts.points import Prompts
@@ -23,8 +27,28 @@ CORRECTIVE_SHARE = 0.15
 """Share of the samples whose clicks correct a crude prediction instead of following the challenge's procedure."""
 UNPAIRED_SHARE = 0.1
 """Share of the samples whose numbers of tumour and background clicks are independent of each other."""
+WITHHELD_SHARE = 0.5
+"""Share of the samples in which lesions go without clicks, each by itself, so that clicked and missed ones stand side
+by side; otherwise a network learns that what is not clicked is no lesion.
+"""
 WHOLE_CASE_SHARE = 0.7
 """Share of the samples that are treated as whole cases; in the others some clicks fall outside the patch."""
+
+
+ZOOM_MARGIN = 1.25
+"""Largest zoom of `LightAugmentation`, and the size of the patches that it is given, in units of the patch."""
+ZOOM_SHARE = 0.4
+MIRROR_SHARES = (0.15, 0.15, 0.5)
+"""Shares of the samples that are mirrored over z, y, x: bodies are nearly the same from left to right."""
+TURN_SHARE = 0.15
+GAIN_SPREAD = 0.15
+"""Spread of the logarithm of the PET's gain."""
+NOISE = (0.15, 0.04)
+"""Largest standard deviation of the noise in CT and PET, after normalisation."""
+NOISE_SHARE = 0.4
+FULL_WEIGHT_VOXELS = 300
+"""Lesions of fewer voxels count as if they had that many, up to `LARGEST_WEIGHT` times their own."""
+LARGEST_WEIGHT = 16
 
 
 class MisalignCT(ImageOnlyTransform):  # type: ignore[misc]
@@ -56,6 +80,68 @@ class MisalignCT(ImageOnlyTransform):  # type: ignore[misc]
         return img
 
 
+class LightAugmentation(BasicTransform):  # type: ignore[misc]
+    """Cut a patch out of a larger one at a random zoom, mirror, turn, and change gain and noise: what costs little.
+
+    Parameters
+    ----------
+    patch_size
+        Shape (z, y, x) of the patch; what comes in is larger by `ZOOM_MARGIN`.
+    spacing_zyx
+        Voxel size in mm; patches are turned in planes in which it and the patch are square.
+    """
+
+    def __init__(self, patch_size: Sequence[int], spacing_zyx: Sequence[float]) -> None:
+        super().__init__()
+        self.patch_size = tuple(patch_size)
+        shapes = list(zip(patch_size, spacing_zyx, strict=True))
+        self.planes = [(a + 1, b + 1) for a, b in combinations(range(3), 2) if shapes[a] == shapes[b]]
+
+    def apply(self, data_dict: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Change ``image`` (channels, z, y, x) and ``segmentation`` alike; voxels outside the case become unknown."""
+        rng = np.random.default_rng(np.random.randint(2**31))
+        image, label = data_dict["image"], data_dict["segmentation"].clamp(min=0)
+        zoom = rng.uniform(1 / ZOOM_MARGIN, ZOOM_MARGIN) if rng.uniform() < ZOOM_SHARE else 1.0
+        size = [round(n * zoom) for n in self.patch_size]
+        window = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(image.shape[1:], size, strict=True))
+        image, label = image[:, *window], label[:, *window]
+        if zoom != 1.0:
+            image = functional.interpolate(image[None], self.patch_size, mode="trilinear")[0]
+            label = functional.interpolate(label[None].float(), self.patch_size, mode="nearest-exact")[0].to(
+                label.dtype
+            )
+        axes = [axis + 1 for axis, share in enumerate(MIRROR_SHARES) if rng.uniform() < share]
+        image, label = image.flip(axes), label.flip(axes)
+        if self.planes and rng.uniform() < TURN_SHARE:
+            plane, turns = self.planes[rng.integers(len(self.planes))], int(rng.integers(1, 4))
+            image, label = image.rot90(turns, plane), label.rot90(turns, plane)
+        gain = torch.tensor(rng.lognormal(0.0, GAIN_SPREAD), dtype=torch.float32)
+        noise = torch.tensor(rng.uniform(0, NOISE) * (rng.uniform(size=2) < NOISE_SHARE), dtype=torch.float32)
+        image = torch.stack([image[0], image[1] * gain]) + noise[:, None, None, None] * torch.randn(image.shape)
+        return {**data_dict, "image": image, "segmentation": label}
+
+
+class OnlyLesions(SegOnlyTransform):  # type: ignore[misc]
+    """Take the organs out of the labels."""
+
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, **_: Any) -> torch.Tensor:
+        return (segmentation == 1).to(segmentation.dtype)
+
+
+class WeighLesions(BasicTransform):  # type: ignore[misc]
+    """Append to the segmentation a channel with the weight of each voxel: small lesions weigh more, all else one."""
+
+    def apply(self, data_dict: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Return ``segmentation`` with shape (2, z, y, x): labels and weights, whole numbers."""
+        label = data_dict["segmentation"]
+        numbers = cc3d.connected_components(label[0].numpy() == 1, connectivity=26)
+        sizes = np.bincount(numbers.ravel())
+        weights = np.clip(np.rint(FULL_WEIGHT_VOXELS / np.maximum(sizes, 1)), 1, LARGEST_WEIGHT)
+        weights[0] = 1
+        channel = torch.from_numpy(weights.astype(np.int16)[numbers])
+        return {**data_dict, "segmentation": torch.stack([label[0], channel])}
+
+
 class AppendClicks(BasicTransform):  # type: ignore[misc]
     """Simulate clicks on the augmented patch and append their channels to the image.
 
@@ -80,7 +166,7 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
         """Append `encoding.n_channels` channels to ``data_dict["image"]``, made from its PET and its segmentation."""
         rng = np.random.default_rng(np.random.randint(2**31))
         image = data_dict["image"]
-        label = data_dict["segmentation"][0].numpy() > 0
+        label = data_dict["segmentation"][0].numpy() == 1
         pet = image[1].numpy()
         steps = rng.integers(0, MOST_CLICKS + 1, size=2)
         if rng.uniform() >= UNPAIRED_SHARE:
@@ -91,11 +177,20 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
             kinds = _corrective(label, pet, steps, rng)
         else:
             local = steps if rng.uniform() < WHOLE_CASE_SHARE else _share_of_patch(label, steps, rng)
-            kinds = (simulate(label, pet, rng, int(local[0]))[0], simulate(label, pet, rng, int(local[1]))[1])
+            shown = _withhold(label, rng) if rng.uniform() < WITHHELD_SHARE else label
+            kinds = (simulate(shown, pet, rng, int(local[0]))[0], simulate(label, pet, rng, int(local[1]))[1])
         tumor, background = (points + rng.uniform(-1, 1, points.shape) * self.jitter_voxels for points in kinds)
         prompts = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
         channels = self.encoding.encode(prompts, label.shape, self.spacing_zyx)
         return {**data_dict, "image": torch.cat([image, channels])}
+
+
+def _withhold(label: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return the lesions that remain when each is left out with a probability that is drawn for the patch."""
+    numbers, count = cc3d.connected_components(label, connectivity=26, return_N=True)
+    kept = np.flatnonzero(rng.uniform(size=count) >= rng.uniform()) + 1
+    remaining: NDArray[np.bool_] = np.isin(numbers, kept)
+    return remaining
 
 
 def _share_of_patch(label: NDArray[np.bool_], steps: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

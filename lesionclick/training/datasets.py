@@ -9,11 +9,21 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from lesionclick.images import Grid, Volume
+from lesionclick.simulation.patients import TRAINING_CLASSES, make_patient, training_classes
 from lesionclick.simulation.phantoms import Tracer, make_phantom
+from lesionclick.simulation.transplants import Tumour
+from lesionclick.training.losses import FIRST_ORGAN
 
 SPLIT_SEED = 20261123
 HELD_OUT = 9
 """Real patients that are never trained on."""
+VALIDATION_SEED = 3_000_000
+VALIDATION_PHANTOMS = 12
+TRANSPLANT_SHARES = (0.55, 0.3, 0.15)
+"""Shares of the phantoms with none, one and two real tumours."""
+TRANSPLANT_STREAM = 1
+"""Keeps the choice of tumours apart from what a phantom draws by the same seed."""
 SPACING_XYZ = {"task1": (4.0, 4.0, 3.27), "task2": (2.0, 2.0, 3.0)}
 """Voxel size of the training phantoms in mm, that of the small configurations."""
 LESIONS = (8, 21)
@@ -30,8 +40,20 @@ def split_patients(patients: Sequence[str]) -> tuple[list[str], list[str]]:
     return sorted(order[HELD_OUT:]), sorted(order[:HELD_OUT])
 
 
-def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, real_share: float = 0.62) -> Path:
+def build_dataset(
+    sts: Path,
+    output: Path,
+    phantoms: int,
+    processes: int = 2,
+    *,
+    real_share: float = 0.35,
+    left_out: Sequence[str] = (),
+) -> Path:
     """Write the raw nnU-Net data set, with a split that draws real patients with probability `real_share`.
+
+    Real tumours of the patients to train on are put into some of the phantoms. The labels hold the phantoms' organs
+    beside the lesions. Validation patches come from `VALIDATION_PHANTOMS` further phantoms; the patients held out are
+    no part of the data set.
 
     Parameters
     ----------
@@ -41,6 +63,8 @@ def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, re
         Parent of the new folder ``Dataset001_PhantomsAndSarcomas``.
     phantoms
         Number of phantoms, half of them FDG and half PSMA, with the seeds 0, 1, 2 and so on.
+    left_out
+        Patients that are left out beside those held out.
 
     Returns
     -------
@@ -48,17 +72,22 @@ def build_dataset(sts: Path, output: Path, phantoms: int, processes: int = 2, re
         The data set folder.
     """
     dataset = output / "Dataset001_PhantomsAndSarcomas"
-    patients = _list_patients(sts)
+    patients = [name for name in split_patients(_list_patients(sts))[0] if name not in left_out]
     for patient in patients:
         _write_case(dataset, patient, *_read_images(sts / patient, "label", "ct", "pet"))
+    donors = [sts / patient for patient in patients]
     with ProcessPoolExecutor(processes) as pool:
-        names = list(pool.map(partial(_write_phantom, dataset), range(phantoms)))
-    _describe(dataset, patients, names, real_share, ["CT", "PET"])
+        training = list(pool.map(partial(_write_phantom, dataset, donors), range(phantoms)))
+        further = range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_PHANTOMS)
+        validation = list(pool.map(partial(_write_phantom, dataset, ()), further))
+    split = _split(patients, training, validation, real_share)
+    count = len(patients) + len(training) + len(validation)
+    _describe(dataset, split, count, ["CT", "PET"], organs=["other", *TRAINING_CLASSES])
     return dataset
 
 
 def build_longitudinal_dataset(
-    sts: Path, output: Path, phantoms: int, processes: int = 2, real_share: float = 0.3
+    sts: Path, output: Path, phantoms: int, processes: int = 2, *, real_share: float = 0.3
 ) -> Path:
     """Write the raw nnU-Net data set of Task 2: single CTs with lesions, of which training makes pairs.
 
@@ -78,7 +107,8 @@ def build_longitudinal_dataset(
         _write_case(dataset, patient, *_shrunk_to_fit(images))
     with ProcessPoolExecutor(processes) as pool:
         names = list(pool.map(partial(_write_enhanced_phantom, dataset), range(phantoms)))
-    _describe(dataset, patients, names, real_share, ["CT"])
+    training, held_out = split_patients(patients)
+    _describe(dataset, _split(training, names, held_out, real_share), len(patients) + len(names), ["CT"])
     return dataset
 
 
@@ -102,30 +132,51 @@ def _shrunk_to_fit(images: Sequence[sitk.Image]) -> Sequence[sitk.Image]:
     return images
 
 
+def _split(
+    patients: Sequence[str], phantoms: Sequence[str], validation: Sequence[str], real_share: float
+) -> dict[str, list[str]]:
+    """Return a split that lists the patients often enough to make up `real_share` of the training cases."""
+    repeats = max(1, round(real_share / (1 - real_share) * len(phantoms) / len(patients)))
+    return {"train": [*[*patients] * repeats, *phantoms], "val": [*validation]}
+
+
 def _describe(
-    dataset: Path, patients: Sequence[str], names: Sequence[str], real_share: float, channels: Sequence[str]
+    dataset: Path, split: dict[str, list[str]], count: int, channels: Sequence[str], *, organs: Sequence[str] = ()
 ) -> None:
-    """Write the split and the description of a data set."""
-    training, held_out = split_patients(patients)
-    repeats = max(1, round(real_share / (1 - real_share) * len(names) / len(training)))
-    split = [{"train": [*training * repeats, *names], "val": held_out}]
-    (dataset / "splits_final.json").write_text(json.dumps(split, indent=1))
+    """Write the split and the description of a data set of `count` cases."""
+    (dataset / "splits_final.json").write_text(json.dumps([split], indent=1))
     description = {
         "channel_names": {str(number): name for number, name in enumerate(channels)},
         "labels": {"background": 0, "lesion": 1},
-        "numTraining": len(patients) + len(names),
+        **({"organs": organs} if organs else {}),
+        "numTraining": count,
         "file_ending": ".nii.gz",
     }
     (dataset / "dataset.json").write_text(json.dumps(description, indent=1))
 
 
-def _write_phantom(dataset: Path, seed: int) -> str:
+def _write_phantom(dataset: Path, donors: Sequence[Path], seed: int) -> str:
+    """Write a phantom, some of them with tumours of the patients in the folders `donors`, and return its name."""
     tracer: Tracer = "psma" if seed % 2 else "fdg"
     name = f"phantom_{tracer}_{seed:04d}"
     if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
-        phantom = make_phantom(seed, tracer, spacing_xyz=SPACING_XYZ["task1"])
-        _write_case(dataset, name, *(volume.to_image() for volume in (phantom.label, phantom.ct, phantom.pet)))
+        rng = np.random.default_rng([seed, TRANSPLANT_STREAM])
+        count = rng.choice(len(TRANSPLANT_SHARES), p=TRANSPLANT_SHARES) if donors else 0
+        chosen: Sequence[int] = rng.choice(len(donors), count, replace=False) if count else []
+        tumours = [_read_tumour(donors[number]) for number in chosen]
+        phantom = make_patient(seed, tracer, spacing_xyz=SPACING_XYZ["task1"], transplants=tumours)
+        organs = training_classes()[phantom.organs.array] + FIRST_ORGAN
+        label = Volume(np.where(phantom.label.array > 0, 1, organs).astype(np.uint8), phantom.label.grid)
+        _write_case(dataset, name, *(volume.to_image() for volume in (label, phantom.ct, phantom.pet)))
     return name
+
+
+def _read_tumour(folder: Path) -> Tumour:
+    pet, ct, label = (
+        Volume(sitk.GetArrayFromImage(image), Grid.from_image(image))
+        for image in _read_images(folder, "pet", "ct", "label")
+    )
+    return Tumour(pet=pet, ct=ct, label=label)
 
 
 def _write_enhanced_phantom(dataset: Path, seed: int) -> str:

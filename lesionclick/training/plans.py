@@ -8,23 +8,29 @@ from typing import Any, NamedTuple
 from lesionclick.prompts.encodings import Fields, LesionPair
 from lesionclick.prompts.spec import Prediction, PromptSpec
 
-FIELDS = PromptSpec(Fields(radius=6.0, far_mm=30.0), prediction=Prediction(survey=True), rules="challenge")
+FIELDS = PromptSpec(
+    Fields(radius=6.0, far_mm=30.0, cutoff_mm=60.0), prediction=Prediction(survey=True), rules="challenge"
+)
 """The encoding that our own models of Task 1 are trained with."""
 PAIR = PromptSpec(LesionPair(radius=10.0, mask_mm=8.0))
 """The encoding of Task 2."""
 
 
 class Recipe(NamedTuple):
-    """How one size is planned and trained: nnU-Net's planner, configuration, our trainer, and the encoding."""
+    """How one size is planned and trained: nnU-Net's planner, configuration, our trainer, and the encoding.
+
+    `sureness` is the factor on the logits of a model that training begins with.
+    """
 
     planner: str
     configuration: str
     trainer: str
     prompt: PromptSpec
+    sureness: float = 1.0
 
 
 RECIPES = {
-    ("task1", "small"): Recipe("ExperimentPlanner", "small", "nnUNetTrainerClicksSmall", FIELDS),
+    ("task1", "small"): Recipe("ExperimentPlanner", "small", "nnUNetTrainerClicksSmall", FIELDS, sureness=0.25),
     ("task1", "standard"): Recipe("ExperimentPlanner", "3d_fullres", "nnUNetTrainerClicks", FIELDS),
     ("task1", "large"): Recipe("nnUNetPlannerResEncL", "3d_fullres", "nnUNetTrainerClicks", FIELDS),
     ("task2", "small"): Recipe("ExperimentPlanner", "small", "nnUNetTrainerLongitudinalSmall", PAIR),
@@ -71,7 +77,7 @@ def _unet(features: list[int], strides: list[list[int]], blocks: list[int] | Non
 
 
 def _configuration(
-    name: str, batch: int, patch: list[int], spacing: list[float], architecture: dict[str, Any]
+    name: str, batch: int, patch: list[int], spacing: list[float], *, architecture: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "inherits_from": "3d_fullres",
@@ -92,7 +98,7 @@ _CONFIGURATIONS = {
             2,
             [64, 48, 48],
             [3.27, 4.0, 4.0],
-            _unet([16, 32, 64, 128], [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]),
+            architecture=_unet([16, 32, 64, 128], [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]),
         )
     },
     "task2": {
@@ -101,10 +107,12 @@ _CONFIGURATIONS = {
             6,
             [24, 40, 40],
             [3.0, 2.0, 2.0],
-            _unet([16, 32, 64, 128], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]),
+            architecture=_unet([16, 32, 64, 128], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]),
         ),
-        "standard": _configuration("standard", *_FINE, _unet([32, 64, 128, 256, 320], _FINE_STRIDES)),
-        "large": _configuration("large", *_FINE, _unet([32, 64, 128, 256, 320], _FINE_STRIDES, [1, 3, 4, 6, 6])),
+        "standard": _configuration("standard", *_FINE, architecture=_unet([32, 64, 128, 256, 320], _FINE_STRIDES)),
+        "large": _configuration(
+            "large", *_FINE, architecture=_unet([32, 64, 128, 256, 320], _FINE_STRIDES, [1, 3, 4, 6, 6])
+        ),
     },
 }
 

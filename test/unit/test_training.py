@@ -7,6 +7,7 @@ import torch
 
 from lesionclick.prompts.encodings import Ball
 from lesionclick.prompts.spec import PromptSpec
+from lesionclick.training import augmentation
 from lesionclick.training.augmentation import MOST_CLICKS, AppendClicks, MisalignCT
 from lesionclick.training.datasets import HELD_OUT, LARGEST_MM, _shrunk_to_fit, split_patients
 from lesionclick.training.plans import FIELDS, PAIR, adapt_plans
@@ -63,6 +64,27 @@ def test_the_number_of_clicks_varies_from_none_to_ten():
     counts = [int((_append(_patch(), seed, dots, jitter_voxels=0.0)[2] == 1).sum()) for seed in range(80)]
     assert max(counts) == MOST_CLICKS
     assert set(counts) >= {0, 1, 2, 3, 5, 8}
+
+
+def test_clicked_and_missed_lesions_stand_side_by_side(monkeypatch):
+    patch = _patch()
+    patch["segmentation"][0, 14:18, 4:8, 4:8] = 1
+    monkeypatch.setattr(augmentation, "CORRECTIVE_SHARE", 0.0)
+    monkeypatch.setattr(augmentation, "WHOLE_CASE_SHARE", 1.0)
+    both = one = 0
+    for seed in range(60):
+        tumour = _append(patch, seed, jitter_voxels=0.0)[2] == 1
+        clicked = [bool(tumour[4:10].any()), bool(tumour[14:18].any())]
+        both += all(clicked)
+        one += sum(clicked) == 1 and int(tumour.sum()) > 1  # further clicks went to the one that is shown
+    assert both > 10
+    assert one > 5
+
+
+def test_organs_beside_the_lesions_change_no_click():
+    patch, with_organs = _patch(), _patch()
+    with_organs["segmentation"][0, 18:21, 18:21, 18:21] = 7
+    torch.testing.assert_close(_append(patch, 5), _append(with_organs, 5))
 
 
 def test_same_seed_same_clicks():

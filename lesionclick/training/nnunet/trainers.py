@@ -5,19 +5,29 @@ The plans carry the click encoding under the key ``prompt`` and, for the small t
 """
 
 import math
-from time import time
 from typing import Any
 
+import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
 from lesionclick.prompts.spec import PromptSpec
-from lesionclick.training.augmentation import AppendClicks, MisalignCT
+from lesionclick.training.augmentation import (
+    ZOOM_MARGIN,
+    AppendClicks,
+    LightAugmentation,
+    MisalignCT,
+    OnlyLesions,
+    WeighLesions,
+)
+from lesionclick.training.fixed_time import InFixedTime
+from lesionclick.training.losses import FIRST_ORGAN, LesionLoss
 from lesionclick.training.pairs import MakePair, crop_size
 
 
@@ -51,11 +61,16 @@ class nnUNetTrainerClicks(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  (
         composed = nnUNetTrainer.get_training_transforms(*args, **kwargs)
         misalign = MisalignCT(10.0, tuple(self.configuration_manager.spacing), probability=0.3)
         composed.transforms.insert(1, misalign)
-        return self._with_clicks(composed)
+        return self._with_clicks(self._without_organs(composed))
 
     def get_validation_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
         """Add clicks to nnU-Net's validation transforms."""
-        return self._with_clicks(nnUNetTrainer.get_validation_transforms(*args, **kwargs))
+        return self._with_clicks(self._without_organs(nnUNetTrainer.get_validation_transforms(*args, **kwargs)))
+
+    def _without_organs(self, composed: BasicTransform) -> BasicTransform:
+        if self.dataset_json.get("organs"):
+            composed.transforms.insert(0, OnlyLesions())
+        return composed
 
     def _with_clicks(self, composed: BasicTransform) -> BasicTransform:
         """Insert the clicks before the label is downsampled for deep supervision."""
@@ -71,105 +86,79 @@ class nnUNetTrainerClicks(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  (
         self.print_to_log_file(f"full validation (probabilities: {save_probabilities}) is done by lesionclick replay")
 
 
-class _InFixedTime(nnUNetTrainer):  # type: ignore[misc]
-    """Training that ends well within a fixed time, even on a CPU: AdamW, warm-up, then a cosine down to zero.
+class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
+    """Trains the small model of Task 1: first without clicks, so that it learns to see lesions, then with them.
 
-    The learning rate follows the share of the time that has passed, not the number of steps, so that a busy machine
-    shortens the training and does not cut it off half-way down.
+    Where ``dataset.json`` names ``organs``, the second-finest output has one more channel for each of them.
     """
 
-    PEAK_LR = 3e-3
-    WARM_UP = 0.05
-    FOREGROUND_SHARE: float
-    """Share of the patches that are centred on a lesion."""
-    SMOOTH: float
-    """Added to both sides of the Dice fraction, in voxels. With nnU-Net's 1e-5, a patch without a lesion has no
-    gradient but that of the cross-entropy, and such patches teach next to nothing.
-    """
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int | str,
-        dataset_json: dict[str, Any],
-        device: torch.device,
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        torch.set_flush_denormal(True)  # denormal gradients make a step on a CPU ten times slower
-        self.minutes = float(self.plans_manager.plans["minutes"])
-        self.initial_lr = self.PEAK_LR
-        self.weight_decay = 1e-2
-        self.num_iterations_per_epoch = 50
-        self.num_val_iterations_per_epoch = 5
-        self.num_epochs = 100_000
-        self.save_every = 4
-        self.oversample_foreground_percent = self.FOREGROUND_SHARE
-        self.probabilistic_oversampling = True
+    FOREGROUND_SHARE = 1.0  # `lesionclick.training.places` lists where patches lie, lesions and all else
+    SMOOTH = 10.0
+    CLICKS_FROM = 0.4
+    """Share of the training time after which the network gets clicks."""
+    UNCLICKED_SHARE = 0.4
+    """Share of the samples that get none afterwards, beside those that `AppendClicks` leaves without."""
 
     def initialize(self) -> None:
-        """Keep the channels last in memory, which makes a step on a CPU a sixth faster."""
+        """Give the network its outputs for organs."""
         super().initialize()
-        self.network.to(memory_format=torch.channels_last_3d)
+        if organs := len(self.dataset_json.get("organs", ())):
+            outputs = self.network.decoder.seg_layers
+            outputs[-2] = nn.Conv3d(outputs[-2].in_channels, FIRST_ORGAN + organs, 1).to(self.device)
+            self.optimizer, self.lr_scheduler = self.configure_optimizers()
 
     def _build_loss(self) -> Any:
-        loss: Any = super()._build_loss()
-        dice = (loss.loss if self.enable_deep_supervision else loss).dc
-        getattr(dice, "_orig_mod", dice).smooth = self.SMOOTH  # compiled where nnU-Net compiles
-        return loss
+        return LesionLoss(self.SMOOTH)
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """Return AdamW, and a schedule that nnU-Net steps once an epoch and `train_step` overrules."""
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
+        """Ask for crops that hold a patch at any zoom; `LightAugmentation` turns and mirrors by itself."""
+        self.inference_allowed_mirroring_axes = (0, 1, 2)
+        patch_size = self.configuration_manager.patch_size
+        return (0.0, 0.0), False, [math.ceil(n * ZOOM_MARGIN) for n in patch_size], None
 
-    def learning_rate(self, share: float) -> float:
-        """Return the rate after `share` (0 to 1) of the training time."""
-        if share < self.WARM_UP:
-            return self.PEAK_LR * max(share / self.WARM_UP, 0.02)
-        return self.PEAK_LR * 0.5 * (1 + math.cos(math.pi * (share - self.WARM_UP) / (1 - self.WARM_UP)))
+    def get_training_transforms(self, *args: Any, **_: Any) -> BasicTransform:
+        """Take light augmentation in place of nnU-Net's, which a CPU cannot keep up with."""
+        configuration = self.configuration_manager
+        light = LightAugmentation(configuration.patch_size, configuration.spacing)
+        misalign = MisalignCT(10.0, tuple(configuration.spacing), probability=0.3)
+        return self._patches([light, misalign], deep_supervision_scales=args[2])
 
-    def run_training(self) -> None:
-        """Run epochs until the time is used up; a checkpoint carries the time that went before it."""
-        self.on_train_start()
-        starts, ends = (self.logger.get_value(f"epoch_{end}_timestamps", step=None) for end in ("start", "end"))
-        used = sum(end - start for start, end in zip(starts, ends, strict=False))
-        begin = time() - used
-        share = used / (60 * self.minutes)
-        while share < 1:
-            self.on_epoch_start()
-            self.on_train_epoch_start()
-            outputs = []
-            for _ in range(self.num_iterations_per_epoch):
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.learning_rate(min(share, 1.0))
-                outputs.append(self.train_step(next(self.dataloader_train)))
-                share = (time() - begin) / (60 * self.minutes)
-                if share >= 1:
-                    break
-            self.on_train_epoch_end(outputs)
-            with torch.no_grad():
-                self.on_validation_epoch_start()
-                checks = [
-                    self.validation_step(next(self.dataloader_val)) for _ in range(self.num_val_iterations_per_epoch)
-                ]
-                self.on_validation_epoch_end(checks)
-            self.on_epoch_end()
-        self.on_train_end()
+    def get_validation_transforms(self, *args: Any, **_: Any) -> BasicTransform:
+        """Take patches as they are."""
+        return self._patches([RemoveLabelTansform(-1, 0)], deep_supervision_scales=args[0])
 
+    def _patches(self, transforms: list[BasicTransform], deep_supervision_scales: Any) -> BasicTransform:
+        downsample = DownsampleSegForDSTransform(ds_scales=deep_supervision_scales)
+        return self._with_clicks(ComposeTransforms([*transforms, WeighLesions(), downsample]))
 
-class nnUNetTrainerClicksSmall(_InFixedTime, nnUNetTrainerClicks):  # noqa: N801
-    """Trains the small model of Task 1."""
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Withhold the clicks of all samples in the first part of the training, then of some."""
+        share = 1.0 if self.share < self.CLICKS_FROM else self.UNCLICKED_SHARE
+        without = torch.rand(len(batch["data"])) < share
+        batch["data"][without, self.num_input_channels :] = 0
+        result: dict[str, Any] = super().train_step(batch)
+        return result
 
-    FOREGROUND_SHARE = 0.5
-    SMOOTH = 50.0
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Measure a batch without clicks; ``unclicked`` holds the margins in its lesions."""
+        batch["data"][:, self.num_input_channels :] = 0
+        outputs = self.network(batch["data"].to(self.device))
+        targets = [target.to(self.device) for target in batch["target"]]
+        margin = outputs[0][:, 1] - outputs[0][:, 0]
+        lesion, found = targets[0][:, 0] == 1, margin > 0
+        counts = {"tp_hard": lesion & found, "fp_hard": found & ~lesion, "fn_hard": lesion & ~found}
+        return {
+            "loss": self.loss(outputs, targets).cpu().numpy(),
+            "unclicked": margin[lesion].cpu().numpy(),
+            **{name: np.array([voxels.sum().item()]) for name, voxels in counts.items()},
+        }
 
-    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
-        """Rotate and scale more often than nnU-Net does, since a small data set has few shapes."""
-        composed = super().get_training_transforms(*args, **kwargs)
-        composed.transforms[0].p_rotation = 0.5
-        composed.transforms[0].p_scaling = 0.5
-        return composed
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """Log how sure the network is inside lesions without a click: where it is saturated, it learns no more."""
+        unclicked = np.concatenate([output.pop("unclicked") for output in val_outputs])
+        levels = np.quantile(unclicked, (0.1, 0.5, 0.9)).round(2) if len(unclicked) else ()
+        self.print_to_log_file("logit in lesions without a click (10th percentile, median, 90th):", *levels)
+        super().on_validation_epoch_end(val_outputs)
 
 
 class nnUNetTrainerLongitudinal(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801
@@ -226,7 +215,7 @@ class nnUNetTrainerLongitudinal(nnUNetTrainer):  # type: ignore[misc]  # noqa: N
         )
 
 
-class nnUNetTrainerLongitudinalSmall(_InFixedTime, nnUNetTrainerLongitudinal):  # noqa: N801
+class nnUNetTrainerLongitudinalSmall(InFixedTime, nnUNetTrainerLongitudinal):  # noqa: N801
     """Trains the small model of Task 2."""
 
     FOREGROUND_SHARE = 1.0

@@ -1,0 +1,99 @@
+"""Compare recipes of Task 1's small model at equal steps, on phantoms and on training patients left out.
+
+    python benchmarks/ablation.py build --sts ../shared/data/sts --output out/ablation
+    python benchmarks/ablation.py run clicks-late --steps 1000 --output out/ablation
+
+``build`` makes the data set once, ``run`` trains one recipe and measures it: at steps 0 and 10, without the survey, on
+fresh phantoms with lesions (seeds 3,000,000 on) and on the training patients `LEFT_OUT`. The patients that the model
+card reports on take no part.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from accuracy import phantom_cases, read_patient, report, run_steps, set_survey
+
+from lesionclick.network.model_folder import embedded_models
+from lesionclick.petct.model import PetCtModel
+from lesionclick.training.datasets import VALIDATION_SEED, build_dataset, split_patients
+from lesionclick.training.plans import RECIPES
+from lesionclick.training.train import export_model, find_trainer, make_trainer, prepare, set_folders, take_weights
+
+LEFT_OUT = 4
+"""Training patients that no recipe here is trained on."""
+STEPS = [0, 10]
+PATCH_96 = {"configuration": {"patch_size": [96, 64, 64], "batch_size": 1}}
+LATE = {"CLICKS_FROM": 0.4}
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "clicks-late": (LATE, {}, False),
+    "clicks-from-start": ({"CLICKS_FROM": 0.0}, {}, False),
+    "no-withholding": ({"CLICKS_FROM": 0.0, "UNCLICKED_SHARE": 0.0}, {}, False),
+    "large-tile": (LATE, PATCH_96, False),
+    "warm": (LATE, {}, True),
+    "warm-large-tile": (LATE, PATCH_96, True),
+}
+"""Attributes of the trainer, changes of the plans, and whether it begins with the weights of the embedded model."""
+
+
+def build(args: argparse.Namespace) -> None:
+    """Make the data set without the patients `LEFT_OUT`, and preprocess it."""
+    left_out = left_out_patients(args.sts)
+    dataset = build_dataset(args.sts, args.output / "raw", args.phantoms, left_out=left_out)
+    prepare("task1", dataset, "small", args.output, minutes=1.0, processes=2)
+
+
+def left_out_patients(sts: Path) -> list[str]:
+    """Return the training patients that are measured here."""
+    return split_patients([path.name for path in sts.iterdir()])[0][:LEFT_OUT]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train a recipe and measure it."""
+    attributes, changes, warm = VARIANTS[args.variant]
+    torch.manual_seed(args.seed)
+    base = find_trainer(RECIPES["task1", "small"].trainer)
+    trainer = make_trainer(
+        type(f"{base.__name__}_{args.variant}_{args.seed}", (base,), attributes),
+        "task1",
+        "Dataset001_PhantomsAndSarcomas",
+        "small",
+        output=args.output,
+        device="cpu",
+        changes={**changes, "steps": args.steps},
+    )
+    if warm:
+        trainer.initialize()
+        take_weights(trainer.network, embedded_models() / "task1", RECIPES["task1", "small"].sureness)
+    trainer.run_training()
+    model = PetCtModel.load(export_model(Path(trainer.output_folder_base), args.output / args.variant))
+    set_survey(model, survey=False)
+    real = [read_patient(args.sts, patient) for patient in left_out_patients(args.sts)]
+    for title, cases in (
+        ("phantoms", phantom_cases("new", args.count, None, VALIDATION_SEED + 100)),
+        ("without lesions", phantom_cases("new", args.count // 2, 0, VALIDATION_SEED + 200)),
+        ("real", real),
+    ):
+        rows = {one.name: run_steps(one, model, STEPS)[0] for one in cases}
+        report(f"{args.variant}, {args.steps} steps, seed {args.seed}: {title}", rows)
+
+
+def main() -> None:
+    """Build the data set, or run a recipe on it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("build", "run"))
+    parser.add_argument("variant", nargs="?", choices=VARIANTS)
+    parser.add_argument("--sts", type=Path, default=Path("../shared/data/sts"))
+    parser.add_argument("--output", type=Path, default=Path("out/ablation"))
+    parser.add_argument("--phantoms", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="of the first weights")
+    parser.add_argument("--count", type=int, default=6, help="phantoms with lesions that are measured")
+    args = parser.parse_args()
+    set_folders(args.output / "raw", args.output)
+    (build if args.what == "build" else run)(args)
+
+
+if __name__ == "__main__":
+    main()
