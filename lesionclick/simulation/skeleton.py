@@ -260,14 +260,14 @@ def draw_head_and_neck(canvas: Canvas, build: Build, rng: np.random.Generator) -
         canvas.shape("fat", _ellipsoid((1036, -76, 32 * side), (18, 20, 18)))
         canvas.shape("muscle", _ellipsoid((1036, -82, 32 * side), (12, 12, 12)))
         canvas.shape("airway", _ellipsoid((1010, -68, 24 * side), (12, 12, 10)), ("bone", "muscle"))
-        size = float(rng.uniform(0.85, 1.2))
+        stretch = rng.uniform(0.85, 1.2)
         canvas.shape(
             "salivary_glands",
-            _ellipsoid((985, -12, 56 * side), np.array((26, 15, 11)) * size),
+            _ellipsoid((985, -12, 56 * side), np.array((26, 15, 11)) * stretch),
             ("fat", "muscle", "air"),
         )
         canvas.shape(
-            "salivary_glands", _ellipsoid((945, -42, 30 * side), np.array((13, 14, 10)) * size), ("fat", "muscle")
+            "salivary_glands", _ellipsoid((945, -42, 30 * side), np.array((13, 14, 10)) * stretch), ("fat", "muscle")
         )
         canvas.shape(
             "salivary_glands", _ellipsoid((952, -72, 12 * side), np.array((6, 13, 6)) * size), ("fat", "muscle")

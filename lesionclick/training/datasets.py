@@ -162,7 +162,7 @@ def _write_phantom(dataset: Path, donors: Sequence[Path], seed: int) -> str:
     if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
         rng = np.random.default_rng([seed, TRANSPLANT_STREAM])
         count = rng.choice(len(TRANSPLANT_SHARES), p=TRANSPLANT_SHARES) if donors else 0
-        chosen: Sequence[int] = rng.choice(len(donors), count, replace=False) if count else []
+        chosen = rng.choice(len(donors), count, replace=False).tolist() if count else []
         tumours = [_read_tumour(donors[number]) for number in chosen]
         phantom = make_patient(seed, tracer, spacing_xyz=SPACING_XYZ["task1"], transplants=tumours)
         organs = training_classes()[phantom.organs.array] + FIRST_ORGAN
