@@ -1,0 +1,156 @@
+"""The command `replay`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import ArgumentCollection, Group, Parameter, Token
+from cyclopts.validators import mutually_exclusive
+
+if TYPE_CHECKING:
+    from lesionclick.evaluation.expected import ScoreFile
+    from lesionclick.evaluation.jobs import Run
+
+
+def _read_steps(_type: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    text = ",".join(token.value for token in tokens)
+    try:
+        steps = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        steps = ()
+    if not steps or not 0 <= steps[0] <= steps[-1] <= 10:
+        raise ValueError(f"expected numbers from 0 to 10 with commas between them, found {text!r}")
+    return steps
+
+
+def _require_engine_and_image(arguments: ArgumentCollection) -> None:
+    given = [argument.name for argument in arguments if argument.has_tokens]
+    if given and not {"--engine", "--image"} <= set(given):
+        raise ValueError(f"expected --engine together with --image, found {' and '.join(given)} alone")
+
+
+_Steps = Annotated[
+    tuple[int, ...], Parameter(converter=_read_steps, n_tokens=1, metavar="STEP,STEP,...", show_default="0 to 10")
+]
+_CLICKS = Parameter(group=Group(show=False, validator=mutually_exclusive))
+_CONTAINER = Parameter(group=Group("In a container", validator=_require_engine_and_image))
+
+
+def replay(
+    cases: Path,
+    /,
+    *,
+    output: Path = Path("out/replay"),
+    labels: Path | None = None,
+    model: Path | None = None,
+    steps: _Steps = tuple(range(11)),
+    corrective: Annotated[bool, _CLICKS] = False,
+    expected: Annotated[Path | None, _CLICKS] = None,
+    write_expected: Path | None = None,
+    engine: Annotated[str | None, _CONTAINER] = None,
+    image: Annotated[str | None, _CONTAINER] = None,
+    invoke: Annotated[bool, _CONTAINER] = False,
+) -> int:
+    """Run the platform's steps on cases, score the masks, and write a report.
+
+    For example:
+
+        lesionclick replay out/cases --labels out/labels --output out/replay
+
+    Parameters
+    ----------
+    cases
+        Folder of cases of either task in the platform's layout, or one case.
+    output
+        Folder for the masks and `report.html`.
+    labels
+        Folder of true masks, `<case>.mha`; for Task 2 `<case>/<region>.mha`.
+    model
+        Model folder, or one with folders `task1` and `task2`; by default `/opt/ml/model`, else the embedded one of
+        the task.
+    steps
+        Steps of Task 1's cases; those of Task 2 have steps 0 and 1 always.
+    corrective
+        Put each next click pair in the largest error (Task 1).
+    expected
+        File of scores to compare with; exit code 1 on any difference.
+    write_expected
+        File to write the scores to, for `--expected`.
+    engine
+        Container engine, such as docker or podman, which runs each job instead of this process.
+    image
+        Container image.
+    invoke
+        Start one server for all jobs.
+
+    Returns
+    -------
+    int
+        Exit code: 1 where scores are not as expected.
+    """
+    from lesionclick.evaluation.expected import read_scores, scores_of, write_scores
+    from lesionclick.evaluation.jobs import find_cases
+    from lesionclick.evaluation.replay import replay_cases
+    from lesionclick.evaluation.report import write_report
+    from lesionclick.evaluation.steps import Options
+    from lesionclick.evaluation.tables import steps_text
+
+    folders = find_cases(cases)
+    wanted = read_scores(expected) if expected else None
+    runner: AbstractContextManager[tuple[Run, str]]
+    if engine and image:
+        runner = _in_containers(engine, image, model, invoke=invoke)
+    else:
+        runner = nullcontext(_in_this_process(folders, model))
+    done = []
+    with runner as (run, where):
+        for one in replay_cases(folders, run, output, Options(steps, labels, corrective)):
+            done.append(one)
+            print(f"\n{steps_text(one)}", flush=True)
+    print(f"report: {write_report(output, done, run=where)}")
+
+    scores = scores_of(done)
+    if write_expected:
+        write_scores(write_expected, scores)
+    if wanted is None:
+        return 0
+    if folders == [cases]:
+        wanted = {name: rows for name, rows in wanted.items() if name == cases.name}
+    return _compare(wanted, scores, steps)
+
+
+def _in_this_process(folders: Sequence[Path], model: Path | None) -> tuple["Run", str]:
+    """Return what runs a job of any of the cases, and its description."""
+    from lesionclick.algorithm import Algorithm
+    from lesionclick.grand_challenge.case_folder import CaseFolder
+    from lesionclick.tasks import task_of
+
+    tasks = {task.name: task for task in (task_of(CaseFolder.open(folder)) for folder in folders)}
+    algorithm = Algorithm.load(model, tasks=tasks)  # before the first job, so that no step's seconds hold it
+    return algorithm.handle, f"in one process on {algorithm.model(next(iter(tasks.values()))).device}"
+
+
+@contextmanager
+def _in_containers(engine: str, image: str, model: Path | None, *, invoke: bool) -> Iterator[tuple["Run", str]]:
+    """Give what runs a job of any case, and its description."""
+    from lesionclick.evaluation.engine import Engine
+
+    found = Engine.find(engine, image, model)
+    where = f"container image {image} under {engine}, {'GPU' if found.gpu else 'CPU'}"
+    if invoke:
+        with found.serve() as server:
+            yield server, f"server in {where}"
+    else:
+        yield found, where
+
+
+def _compare(wanted: "ScoreFile", found: "ScoreFile", steps: Sequence[int]) -> int:
+    """Print where scores differ, and return the exit code."""
+    from lesionclick.evaluation.expected import differences
+
+    different = differences(wanted, found, steps)
+    for one in different:
+        print(f"DIFFERENT  {one.case}  step {one.step:>2}  {one.measure}: expected {one.expected}, found {one.found}")
+    print(f"scores: {len(different)} differ from the expected ones" if different else "scores: all as expected")
+    return 1 if different else 0
