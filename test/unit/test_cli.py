@@ -26,6 +26,13 @@ from lesionclick.tasks import TASKS, read_case, task_of
 COMMANDS = ("replay", "score", "phantom", "longitudinal-phantom", "clicks", "convert", "train")
 
 
+@pytest.fixture(autouse=True)
+def _plain_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Help is as wide as on a usual terminal, and without colours."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
 def test_score_prints_the_metrics_as_json(labels, capsys):
     assert main(["score", str(labels / "positive.mha"), str(labels / "positive.mha")]) == 0
     same = json.loads(capsys.readouterr().out)
