@@ -247,5 +247,5 @@ def test_second_case_while_one_runs(start_server: Callable[..., Server]) -> None
 
 def test_the_page_is_up_to_date() -> None:
     assert (ROOT / "docs/faults.md").read_text(encoding="utf-8") == table(), (
-        "run python test/fault_table.py > docs/faults.md"
+        "run PYTHONPATH=test python -m helpers.fault_table > docs/faults.md"
     )

@@ -356,7 +356,7 @@ def table() -> str:
         "Every row is tried by `python -m pytest test/faults`, which `check.sh` runs, against the entry point as a",
         "process of its own; those of the case also against a server, which is asked for `/health` and for a good case",
         "afterwards. Those with a cross are also tried with the containers, by `test.sh` and `test.sh --invoke`. This",
-        "page is what `python test/fault_table.py` prints.",
+        "page is what `PYTHONPATH=test python -m helpers.fault_table` prints.",
         "",
         "## Faults of the case",
         "",
