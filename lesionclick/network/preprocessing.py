@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from lesionclick.network.model_folder import ModelFolder
+from lesionclick.network.resampling import resample
 from lesionclick.prompts.spec import Align
 
 OUTSIDE_LOGIT = -10.0
@@ -62,8 +67,9 @@ def preprocess(
     *,
     body: NDArray[np.bool_] | None = None,
     device: torch.device | None = None,
+    exact: bool = False,
 ) -> NetworkInput:
-    """Let nnU-Net transpose, crop, normalise and resample the channels of a case.
+    """Transpose, crop, normalise and resample the channels of a case as nnU-Net does.
 
     Parameters
     ----------
@@ -74,16 +80,25 @@ def preprocess(
     spacing_zyx
         Voxel size in mm.
     body
-        Where a prediction is wanted, shape (z, y, x). With it the result is cut to the box around it.
+        Where a prediction is wanted, shape (z, y, x). With stage ``network`` the result is cut to the box around it;
+        with stage ``image`` it is not, so that the tiles stay nnU-Net's.
     device
         Where the result lies; by default the CPU.
+    exact
+        Let nnU-Net's own code do all of it. Otherwise its default resampling is done by
+        `lesionclick.network.resampling`, whose voxels differ by rounding.
     """
     preprocessor = model.configuration.preprocessor_class(verbose=False)
-    images, _, properties = preprocessor.run_case_npy(
-        channels, None, {"spacing": list(spacing_zyx)}, model.plans, model.configuration, model.dataset
-    )
+    properties: dict[str, Any] = {"spacing": list(spacing_zyx)}
+    if not exact and type(preprocessor) is DefaultPreprocessor and _resampling_of(model, "data") is not None:
+        images = _preprocess(preprocessor, model, channels, properties, device=device)
+    else:
+        found, _, properties = preprocessor.run_case_npy(
+            channels, None, properties, model.plans, model.configuration, model.dataset
+        )
+        images = torch.from_numpy(np.asarray(found)).to(device)
     case = NetworkInput(
-        torch.from_numpy(np.asarray(images)).to(device),
+        images,
         needed=None,
         origin=(0, 0, 0),
         grid_shape=tuple(images.shape[1:]),
@@ -94,8 +109,39 @@ def preprocess(
     if body is None or not body.any():
         return case
     inside = torch.from_numpy(body.transpose(model.plans.transpose_forward)[case.window])
-    needed = _shrink_mask(inside.to(device), case.grid_shape)
-    return _focus(replace(case, needed=needed), model.configuration.patch_size)
+    case = replace(case, needed=_shrink_mask(inside.to(device), case.grid_shape))
+    return case if model.prompt.stage == "image" else _focus(case, model.configuration.patch_size)
+
+
+def _preprocess(
+    preprocessor: DefaultPreprocessor,
+    model: ModelFolder,
+    channels: NDArray[np.number],
+    properties: dict[str, Any],
+    *,
+    device: torch.device | None,
+) -> Tensor:
+    """Do as `DefaultPreprocessor.run_case_npy` does, with a fast resampling; add to `properties` what it adds."""
+    forward = model.plans.transpose_forward
+    data = channels.astype(np.float32).transpose([0, *(axis + 1 for axis in forward)])
+    spacing = [properties["spacing"][axis] for axis in forward]
+    properties["shape_before_cropping"] = data.shape[1:]
+    data, outside, properties["bbox_used_for_cropping"] = crop_to_nonzero(data)
+    intensities = model.plans.foreground_intensity_properties_per_channel
+    data = preprocessor._normalize(data, outside, model.configuration, intensities)
+    target = model.configuration.spacing
+    shape = compute_new_shape(data.shape[1:], spacing, target)
+    return resample(data, shape, spacing, target, device=device, **(_resampling_of(model, "data") or {}))
+
+
+def _resampling_of(model: ModelFolder, what: str) -> dict[str, Any] | None:
+    """Return the options of nnU-Net's default resampling of ``data`` or ``probabilities``; None if it is another."""
+    settings = model.configuration.configuration
+    if settings[f"resampling_fn_{what}"] != resample_data_or_seg_to_shape.__name__:
+        return None
+    options = dict(settings[f"resampling_fn_{what}_kwargs"])
+    known = {"order", "order_z", "force_separate_z"}
+    return None if options.pop("is_seg", False) or set(options) - known else options
 
 
 def index_on_network(model: ModelFolder, case: NetworkInput, indices_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,12 +150,13 @@ def index_on_network(model: ModelFolder, case: NetworkInput, indices_zyx: NDArra
     return to_network_grid(transposed, case.bounds, case.grid_shape, model.prompt.align) - case.origin
 
 
-def lesion_logit_on_image(model: ModelFolder, case: NetworkInput, logits: Tensor) -> NDArray[np.float32]:
+def lesion_logit_on_image(
+    model: ModelFolder, case: NetworkInput, logits: Tensor, *, exact: bool = False
+) -> NDArray[np.float32]:
     """Resample logits with the plans' function, undo crop and transposition, and return the lesion's logit.
 
-    nnU-Net rounds both resampled logits to half precision before it compares them. Stage ``image`` repeats that, since
-    such a folder shall give the voxels that nnU-Net gives; otherwise the difference alone is resampled, at half the
-    cost.
+    nnU-Net rounds both resampled logits to half precision before it compares them; otherwise the difference alone is
+    resampled, at half the cost.
 
     Parameters
     ----------
@@ -119,6 +166,8 @@ def lesion_logit_on_image(model: ModelFolder, case: NetworkInput, logits: Tensor
         What the logits were predicted from.
     logits
         Of background and lesion, shape (2, z, y, x), NaN where nothing was predicted; on the grid of `case.images`.
+    exact
+        Do as nnU-Net does, to the voxel; then there is a prediction everywhere.
 
     Returns
     -------
@@ -133,13 +182,16 @@ def lesion_logit_on_image(model: ModelFolder, case: NetworkInput, logits: Tensor
     ]
     target = [slice(low, high) for low, high, _ in spans]
     whole[:, *target] = logits[:, *(slice(low - start, high - start) for low, high, start in spans)]
-    if model.prompt.stage == "network":
+    if not exact:
         difference = whole[1].float() - whole[0].float()
         whole = difference.nan_to_num(nan=OUTSIDE_LOGIT)[None]
     cropped_shape = [high - low for low, high in case.bounds]
-    resampled = model.configuration.resampling_fn_probabilities(
-        whole, cropped_shape, model.configuration.spacing, case.spacing
-    )
+    spacings = model.configuration.spacing, case.spacing
+    options = None if exact else _resampling_of(model, "probabilities")
+    if options is None:
+        resampled = model.configuration.resampling_fn_probabilities(whole, cropped_shape, *spacings)
+    else:
+        resampled = resample(whole, cropped_shape, *spacings, **options)
     channels = np.asarray(resampled, dtype=np.float32)
     lesion_logit = np.full(case.shape, OUTSIDE_LOGIT, dtype=np.float32)
     lesion_logit[case.window] = channels[-1] if len(channels) == 1 else channels[1] - channels[0]

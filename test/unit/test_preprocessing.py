@@ -1,6 +1,12 @@
-import numpy as np
+from pathlib import Path
 
-from lesionclick.network.preprocessing import to_network_grid
+import numpy as np
+import pytest
+import torch
+from helpers.model_folder import write_model_folder
+
+from lesionclick.network.model_folder import read_model_folder
+from lesionclick.network.preprocessing import lesion_logit_on_image, preprocess, to_network_grid
 
 
 def test_to_network_grid_keeps_voxel_centres():
@@ -14,3 +20,29 @@ def test_to_network_grid_by_corners_rounds_half_to_even_after_the_crop():
     moved = to_network_grid(points, [(10, 20), (10, 20), (10, 20)], (5, 10, 15), "corner")
     # (1, 1, 1) -> (0.5, 1, 1.5) -> (0, 1, 2); (3, 2, 9 clamped) -> (1.5, 2, 13.5) -> (2, 2, 14); (0 clamped, 2, 2)
     np.testing.assert_array_equal(moved, [[0, 1, 2], [2, 2, 14], [0, 2, 3]])
+
+
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+def test_the_fast_way_equals_nnunets_own_where_the_image_is_cropped_and_clicks_are_few(
+    tmp_path: Path, transpose: tuple[int, int, int]
+) -> None:
+    folder = write_model_folder(tmp_path, spacing_zyx=(3.0, 2.0, 2.0), transpose=transpose)
+    model = read_model_folder(folder, task="task1", n_images=2)
+    channels = np.zeros((4, 14, 20, 18), dtype=np.float32)
+    channels[:2, :, 3:-2, 4:] = np.random.default_rng(0).uniform(1, 5, (2, 14, 15, 14))
+    channels[0, 5:8, 8:10, 8:10] = 0  # a hole does not count for the crop
+    channels[2, 6, 9, 9] = 1.0
+    exact, fast = (preprocess(model, channels, (6.0, 2.5, 1.5), exact=exact) for exact in (True, False))
+    assert (exact.bounds, exact.shape, exact.grid_shape) == (fast.bounds, fast.shape, fast.grid_shape)
+    assert exact.spacing == fast.spacing
+    np.testing.assert_allclose(fast.images.numpy(), exact.images.numpy(), atol=1e-5)
+
+
+def test_the_lesion_logit_is_the_same_but_for_rounding(tmp_path: Path) -> None:
+    model = read_model_folder(write_model_folder(tmp_path), task="task1", n_images=2)
+    channels = np.random.default_rng(0).uniform(1, 5, (4, 14, 20, 18)).astype(np.float32)
+    case = preprocess(model, channels, (6.0, 2.5, 1.5))
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(2, *case.grid_shape))).half()
+    exact, fast = (lesion_logit_on_image(model, case, logits, exact=exact) for exact in (True, False))
+    assert exact.shape == fast.shape == (14, 20, 18)
+    np.testing.assert_allclose(fast, exact, atol=5e-3)  # nnU-Net rounds to half precision
