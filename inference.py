@@ -1,6 +1,6 @@
 """The entry point of the container: one case from the input folder becomes its masks in the output folder.
 
-    python inference.py [--input DIR] [--output DIR] [--model DIR] [--trust-checkpoint] [--budget SECONDS]
+    python inference.py [--input DIR] [--output DIR] [--model DIR] [--trust-checkpoint] [--budget SECONDS] [--exact]
     python inference.py --serve [--port PORT] ...
 
 The input says which task it is: Task 1 is a PET/CT with clicks, Task 2 a longitudinal CT. Exit codes: 0 done, 1 bad
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("/output"), help="folder for the masks (default /output)")
     parser.add_argument("--model", type=Path, help="model folder (default /opt/ml/model, else the embedded one)")
     parser.add_argument("--trust-checkpoint", action="store_true", help="allow checkpoints that hold code")
+    parser.add_argument("--exact", action="store_true", help="compute as nnU-Net does, at its speed, to the voxel")
     limit = f"seconds from start to mask (default: LESIONCLICK_BUDGET, else {DEFAULT_BUDGET_S:.0f})"
     # argparse passes a default that is text through the type as well
     parser.add_argument(
@@ -56,7 +57,7 @@ def _seconds(text: str) -> float:
 def _run_once(options: argparse.Namespace) -> int:
     budget = Budget(options.budget)
     try:
-        algorithm = Algorithm(options.model, trust_checkpoint=options.trust_checkpoint)
+        algorithm = Algorithm(options.model, trust_checkpoint=options.trust_checkpoint, exact=options.exact)
         algorithm.handle(options.input, options.output, budget)
     except LesionClickError as error:
         logger.error("%s", error)  # a traceback would bury the message
@@ -71,7 +72,7 @@ def _serve(options: argparse.Namespace) -> int:
     from lesionclick.server import serve  # a single case does not need its packages
 
     def load() -> Callable[[], Done]:
-        algorithm = Algorithm.load(options.model, trust_checkpoint=options.trust_checkpoint)
+        algorithm = Algorithm.load(options.model, trust_checkpoint=options.trust_checkpoint, exact=options.exact)
         return lambda: algorithm.handle(options.input, options.output, Budget(options.budget))
 
     return serve(load, port=options.port)

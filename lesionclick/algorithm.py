@@ -49,23 +49,30 @@ class Algorithm:
         Model folder, or one that holds ``task1`` and ``task2``.
     trust_checkpoint
         Let checkpoints run any code that they hold.
+    exact
+        Compute as nnU-Net does, at its speed.
     """
 
-    def __init__(self, folder: Path | None = None, *, trust_checkpoint: bool = False) -> None:
+    def __init__(self, folder: Path | None = None, *, trust_checkpoint: bool = False, exact: bool = False) -> None:
         self._folder = folder
-        self._trust_checkpoint = trust_checkpoint
+        self._options = {"trust_checkpoint": trust_checkpoint, "exact": exact}
         self._models: dict[TaskName, Model] = {}
         self._latest: tuple[str, Session] | None = None
 
     @classmethod
     def load(
-        cls, folder: Path | None = None, *, trust_checkpoint: bool = False, tasks: Iterable[TaskName] | None = None
+        cls,
+        folder: Path | None = None,
+        *,
+        trust_checkpoint: bool = False,
+        exact: bool = False,
+        tasks: Iterable[TaskName] | None = None,
     ) -> Algorithm:
         """Return an algorithm whose models are loaded.
 
         Parameters
         ----------
-        folder, trust_checkpoint
+        folder, trust_checkpoint, exact
             See `Algorithm`.
         tasks
             Whose models are loaded now; by default all that the folder has.
@@ -75,7 +82,7 @@ class Algorithm:
         ModelError
             If a model is missing, broken, of an unknown kind, or refused.
         """
-        algorithm = cls(folder, trust_checkpoint=trust_checkpoint)
+        algorithm = cls(folder, trust_checkpoint=trust_checkpoint, exact=exact)
         for task in _available(folder) if tasks is None else tasks:
             algorithm.model(TASKS[task])
         return algorithm
@@ -91,7 +98,7 @@ class Algorithm:
         if task.name not in self._models:
             folder = find_model_folder(self._folder, task.name)
             logger.info("model: %s", folder)
-            self._models[task.name] = task.load(folder, trust_checkpoint=self._trust_checkpoint)
+            self._models[task.name] = task.load(folder, **self._options)
         return self._models[task.name]
 
     def handle(self, input_dir: Path, output_dir: Path, budget: Budget | None = None) -> Done:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lesionclick.errors import ModelError
 from lesionclick.network import tiles
+from lesionclick.network.acceleration import Arithmetic
 from lesionclick.network.device import default_device
 from lesionclick.network.ensemble import Placement, in_memory
 from lesionclick.network.model_folder import ModelFolder, find_model_folder, read_model_folder
@@ -28,6 +29,8 @@ class LongitudinalModel:
         How a lesion's baseline and its points become channels.
     device
         Where it predicts.
+    arithmetic
+        How its networks compute.
     patch_size
         Voxels of a patch along z, y, x.
     spacing_zyx
@@ -36,7 +39,7 @@ class LongitudinalModel:
 
     n_images = 1
 
-    def __init__(self, content: ModelFolder, device: torch.device) -> None:
+    def __init__(self, content: ModelFolder, device: torch.device, *, exact: bool = False) -> None:
         assert isinstance(content.prompt.encoding, LesionPair)
         for name, expected, found in (
             ("normalization_schemes", ["CTNormalization"], content.configuration.normalization_schemes),
@@ -49,7 +52,8 @@ class LongitudinalModel:
         self.content = content
         self.encoding: LesionPair = content.prompt.encoding
         self.device = device
-        self.networks = tuple(network.to(device).eval() for network in content.networks)
+        self.arithmetic = Arithmetic.choose(device, exact=exact)
+        self.networks = tuple(self.arithmetic.prepare(network.to(device).eval()) for network in content.networks)
         self.patch_size = tuple(int(n) for n in content.configuration.patch_size)
         self.spacing_zyx = tuple(float(mm) for mm in content.configuration.spacing)
         properties = content.plans.foreground_intensity_properties_per_channel["0"]
@@ -57,12 +61,17 @@ class LongitudinalModel:
 
     @classmethod
     def load(
-        cls, folder: Path | str | None = None, *, device: torch.device | None = None, trust_checkpoint: bool = False
+        cls,
+        folder: Path | str | None = None,
+        *,
+        device: torch.device | None = None,
+        trust_checkpoint: bool = False,
+        exact: bool = False,
     ) -> LongitudinalModel:
         """Load a model folder; parameters and errors are those of `lesionclick.petct.model.PetCtModel.load`."""
         found = find_model_folder(None if folder is None else Path(folder), "task2")
         content = read_model_folder(found, task="task2", n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
-        return cls(content, device or default_device())
+        return cls(content, device or default_device(), exact=exact)
 
     def normalise(self, ct: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a CT patch in HU, shape (z, y, x), as the network wants it, by the plans' scheme."""
@@ -92,7 +101,7 @@ class LongitudinalModel:
             device = place.network
             data = torch.from_numpy(np.ascontiguousarray(channels[None])).to(device)
             axes = self.content.prompt.prediction.mirror_axes
-            with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+            with torch.inference_mode(), self.arithmetic.autocast(device):
                 folds = [tiles.average_flips(network, data, axes)[0].float() for network in self.networks]
             mean = torch.stack(folds).mean(dim=0).cpu().numpy()
             lesion_logit: NDArray[np.float32] = mean[1] - mean[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from lesionclick.network.acceleration import Arithmetic
 from lesionclick.network.device import default_device
 from lesionclick.network.model_folder import ModelFolder, find_model_folder, read_model_folder
 from lesionclick.prompts.encodings import PointEncoding
@@ -22,20 +23,28 @@ class PetCtModel:
         How prompts become channels.
     device
         Where it predicts.
+    arithmetic
+        How its networks compute.
     """
 
     n_images = 2
 
-    def __init__(self, content: ModelFolder, device: torch.device) -> None:
+    def __init__(self, content: ModelFolder, device: torch.device, *, exact: bool = False) -> None:
         assert isinstance(content.prompt.encoding, PointEncoding)
         self.content = content
         self.encoding: PointEncoding = content.prompt.encoding
         self.device = device
-        self.networks = tuple(network.to(device).eval() for network in content.networks)
+        self.arithmetic = Arithmetic.choose(device, exact=exact)
+        self.networks = tuple(self.arithmetic.prepare(network.to(device).eval()) for network in content.networks)
 
     @classmethod
     def load(
-        cls, folder: Path | str | None = None, *, device: torch.device | None = None, trust_checkpoint: bool = False
+        cls,
+        folder: Path | str | None = None,
+        *,
+        device: torch.device | None = None,
+        trust_checkpoint: bool = False,
+        exact: bool = False,
     ) -> PetCtModel:
         """Load a model folder; see `lesionclick.network.model_folder.read_model_folder`.
 
@@ -47,6 +56,8 @@ class PetCtModel:
             Where to predict; by default CUDA where there is one, else the CPU with a warning.
         trust_checkpoint
             Let checkpoints run any code that they hold.
+        exact
+            Compute as nnU-Net does, at its speed, so that its voxels are matched.
 
         Raises
         ------
@@ -55,4 +66,4 @@ class PetCtModel:
         """
         found = find_model_folder(None if folder is None else Path(folder), "task1")
         content = read_model_folder(found, task="task1", n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
-        return cls(content, device or default_device())
+        return cls(content, device or default_device(), exact=exact)
