@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from lesionclick.budget import Budget, Plan, choose_plan, list_plans
 from lesionclick.errors import OutOfMemoryError
 from lesionclick.network import tiles
+from lesionclick.network.tiles import KeptTiles
 
 logger = logging.getLogger(__name__)
+
+SURE_BACKGROUND = 4.0
+"""Negative lesion logit of one fold below which a voxel is taken for background without asking the others: a
+probability of 2 %. `docs/performance.md` has what it costs."""
 
 T = TypeVar("T")
 Network = Callable[[Tensor], Tensor]
@@ -95,6 +100,7 @@ def predict(
     device: torch.device,
     budget: Budget,
     first_zyx: Sequence[Sequence[float]] = (),
+    kept: Callable[[Plan, int], KeptTiles] | None = None,
 ) -> Prediction:
     """Return the mean over the folds, or what the time suffices for, and the plan that was taken.
 
@@ -113,8 +119,9 @@ def predict(
     budget
         Time for all of it.
     first_zyx
-        Points whose tiles come first where not everything fits.
-
+        Points whose tiles come first.
+    kept
+        Gives what is known of the tiles of a plan and a fold.
     """
 
     def count_tiles(step: float) -> int:
@@ -134,8 +141,9 @@ def predict(
             mirror_axes=plan.mirror_axes,
             needed=needed,
             device=device,
-            first_zyx=first_zyx if plan != plans[0] else (),
+            first_zyx=first_zyx if kept is not None or plan != plans[0] else (),
             go_on=lambda: budget.left_s > plan.passes / plan.folds * pass_s,
+            kept=None if kept is None else kept(plan, folds),
         )
         if logits is None and mean is None:
             break
@@ -145,6 +153,41 @@ def predict(
         mean = logits.cpu() if mean is None else mean + logits.cpu()
         folds += 1
     return Prediction(None if mean is None else mean / folds, replace(plan, folds=folds))
+
+
+def predict_adaptively(
+    networks: Sequence[Network],
+    data: Tensor,
+    patch_size: Sequence[int],
+    *,
+    mirror_axes: Sequence[int] = (),
+    needed: Tensor | None = None,
+    device: torch.device,
+    budget: Budget,
+    first_zyx: Sequence[Sequence[float]] = (),
+    kept: Callable[[Plan, int], KeptTiles] | None = None,
+) -> Prediction:
+    """Let the first fold look everywhere, and all folds, mirrored, only where it is not sure of background.
+
+    Those places are the voxels whose lesion logit is above -`SURE_BACKGROUND`, and those of `first_zyx`; there the
+    result is that of `predict`, elsewhere that of the first fold. The parameters are those of `predict`.
+    """
+    options: dict[str, Any] = {"device": device, "budget": budget, "first_zyx": first_zyx, "kept": kept}
+    first = predict(networks[:1], data, patch_size, needed=needed, **options)
+    if first.logits is None or (len(networks) == 1 and not mirror_axes):
+        return first
+    unsure = first.logits[1] - first.logits[0] > -SURE_BACKGROUND  # False where nothing was predicted
+    for place in first_zyx:
+        unsure[tuple(min(max(round(p), 0), n - 1) for p, n in zip(place, unsure.shape, strict=True))] = True
+    if needed is not None:
+        unsure &= needed.cpu()
+    if not unsure.any():
+        return first
+    all_folds = predict(networks, data, patch_size, mirror_axes=mirror_axes, needed=unsure.to(data.device), **options)
+    if all_folds.logits is None:
+        return first
+    better = unsure & ~all_folds.logits[0].isnan()
+    return Prediction(torch.where(better, all_folds.logits, first.logits), all_folds.plan)
 
 
 def _plan(

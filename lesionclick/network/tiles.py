@@ -5,8 +5,10 @@ The tiling, the weights and the precision are nnU-Net's, so that its own predict
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, product
+from operator import itemgetter
+from typing import Protocol
 
 import torch
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
@@ -16,6 +18,17 @@ from torch.nn import functional
 from lesionclick.errors import ModelError
 
 Tile = tuple[slice, slice, slice]
+"""Part of a padded volume along z, y, x."""
+
+
+class KeptTiles(Protocol):
+    """Outputs of tiles, kept from before."""
+
+    def get(self, tile: Tile) -> Tensor | None:
+        """Return the output of a tile, if it is known."""
+
+    def put(self, tile: Tile, output: Tensor) -> None:
+        """Keep the output of a tile."""
 
 
 def predict(
@@ -29,6 +42,7 @@ def predict(
     device: torch.device | None = None,
     first_zyx: Sequence[Sequence[float]] = (),
     go_on: Callable[[], bool] = lambda: True,
+    kept: KeptTiles | None = None,
 ) -> Tensor | None:
     r"""Apply `network` to overlapping tiles of `data` and average its outputs with Gaussian weights.
 
@@ -52,7 +66,10 @@ def predict(
     first_zyx
         Points whose tiles come first, for a prediction that may be cut short.
     go_on
-        Asked before each tile; False ends the prediction with what there is.
+        Asked before each tile that is computed; False ends the prediction with what there is.
+    kept
+        Outputs of tiles that are known, which are not computed, and where new ones are put. The result is the same as
+        without.
 
     Returns
     -------
@@ -75,15 +92,20 @@ def predict(
         if not tiles:
             raise ValueError("no voxel is needed, so there is nothing to predict")
         points = [[p + n for p, n in zip(point, padding[4::-2], strict=True)] for point in first_zyx]
-        tiles.sort(key=lambda tile: not any(_holds(tile, point) for point in points))
+        order = sorted(range(len(tiles)), key=lambda n: not any(_holds(tiles[n], point) for point in points))
         weights = compute_gaussian(tuple(patch_size), sigma_scale=1 / 8, value_scaling_factor=10, device=padded.device)
         weight_sum = torch.zeros(shape, dtype=torch.half, device=padded.device)
         gathered = None
-        for tile in tiles:
-            if not go_on():
-                break
-            moved = padded[:, *tile][None].contiguous().to(device or padded.device)
-            output = average_flips(network, moved, mirror_axes)[0].to(padded.device)
+        outputs = _outputs(
+            [(n, tiles[n]) for n in order],
+            lambda tile: _compute(network, padded, tile, mirror_axes, device=device),
+            go_on=go_on,
+            kept=kept,
+        )
+        if kept is not None:  # added in one order whatever was known, so that no rounding tells
+            outputs = iter(sorted(outputs, key=itemgetter(0)))
+        for number, output in outputs:
+            tile = tiles[number]
             if gathered is None:
                 gathered = weight_sum.new_zeros((len(output), *shape))
             gathered[:, *tile] += output * weights
@@ -95,6 +117,37 @@ def predict(
             raise ModelError("the network's output is not finite in half precision; expected logits below about 1000")
         inner = [slice(low, n - high) for low, high, n in zip(padding[4::-2], padding[5::-2], shape, strict=True)]
         return gathered[:, *inner]
+
+
+def _outputs(
+    tiles: Sequence[tuple[int, Tile]],
+    compute: Callable[[Tile], Tensor],
+    *,
+    go_on: Callable[[], bool],
+    kept: KeptTiles | None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the numbers of tiles with their outputs, from `kept` or computed, until the time is over."""
+    for number, tile in tiles:
+        output = None if kept is None else kept.get(tile)
+        if output is None:
+            if not go_on():
+                return
+            output = compute(tile)
+            if kept is not None:
+                kept.put(tile, output)
+        yield number, output
+
+
+def _compute(
+    network: Callable[[Tensor], Tensor],
+    padded: Tensor,
+    tile: Tile,
+    mirror_axes: Sequence[int],
+    *,
+    device: torch.device | None,
+) -> Tensor:
+    moved = padded[:, *tile][None].contiguous().to(device or padded.device)
+    return average_flips(network, moved, mirror_axes)[0].to(padded.device)
 
 
 def list_tiles(

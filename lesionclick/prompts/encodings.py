@@ -9,22 +9,36 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lesionclick.prompts.painting import Unit, distance_mm, in_voxels, inside_grid, paint_balls
 from lesionclick.prompts.points import BACKGROUND, SAME_LESION_MM, TUMOR, Prompts, is_first_on_lesion
-
-Unit = Literal["voxel", "mm"]
 
 GAUSSIAN_TRUNCATE = 4.0
 """Standard deviations at which SciPy's Gaussian filter ends, by its default."""
 NEAR_TRUNCATE = 5.0
 """Standard deviations at which the near fields end: the tail would be denormal numbers, which slow a CPU's convolutions
 tenfold."""
+
+
+class Mark(NamedTuple):
+    """A place that is painted, and how.
+
+    Attributes
+    ----------
+    how
+        Tells marks apart that are painted differently.
+    index_zyx
+        Voxel index.
+    """
+
+    how: str
+    index_zyx: tuple[float, ...]
 
 
 class Encoding(ABC):
@@ -76,6 +90,17 @@ class PointEncoding(Encoding):
     def reach_mm(self, spacing_zyx: Sequence[float]) -> float:
         """Return the distance in mm beyond which a prompt changes no voxel; infinite where it changes all."""
 
+    @abstractmethod
+    def marks(self, prompts: Prompts, spacing_zyx: Sequence[float]) -> list[Mark]:
+        """Return all that the channels are painted from, in any order: with the same marks they are the same."""
+
+    @abstractmethod
+    def mark_reach_mm(self, spacing_zyx: Sequence[float]) -> float:
+        """Return the distance in mm beyond which a mark changes no voxel, which is `reach_mm` or less.
+
+        A prompt may reach farther, where it decides how another one is marked.
+        """
+
 
 @dataclass(frozen=True)
 class Gaussian(PointEncoding):
@@ -105,19 +130,28 @@ class Gaussian(PointEncoding):
         device: torch.device | None = None,
     ) -> torch.Tensor:
         """Turn prompts into channels; see `PointEncoding.encode`."""
-        sigma = _in_voxels(self.radius, self.unit, spacing_zyx)
+        sigma = in_voxels(self.radius, self.unit, spacing_zyx)
         channels = np.zeros((2, *shape_zyx), dtype=np.float32)
         for channel, kind in zip(channels, (TUMOR, BACKGROUND), strict=True):
-            channel[tuple(_inside(prompts.indices_zyx(kind), channel.shape).T)] = 1.0
+            channel[tuple(inside_grid(prompts.indices_zyx(kind), channel.shape).T)] = 1.0
             if channel.any():
                 channel[:] = ndimage.gaussian_filter(channel, sigma=sigma, truncate=GAUSSIAN_TRUNCATE)
         return torch.from_numpy(channels).to(device)
 
     def reach_mm(self, spacing_zyx: Sequence[float]) -> float:
         """Return the distance to the corner of the filter's box."""
-        sigma = _in_voxels(self.radius, self.unit, spacing_zyx)
+        sigma = in_voxels(self.radius, self.unit, spacing_zyx)
         box = np.floor(GAUSSIAN_TRUNCATE * sigma + 0.5) + 0.5  # a point is rounded to a voxel first
         return float(np.linalg.norm(box * np.asarray(spacing_zyx)))
+
+    def marks(self, prompts: Prompts, spacing_zyx: Sequence[float]) -> list[Mark]:
+        """Return the points by their kinds."""
+        del spacing_zyx
+        return _marks_by_kind(prompts)
+
+    def mark_reach_mm(self, spacing_zyx: Sequence[float]) -> float:
+        """Return `reach_mm`."""
+        return self.reach_mm(spacing_zyx)
 
 
 @dataclass(frozen=True)
@@ -149,14 +183,23 @@ class Ball(PointEncoding):
         device: torch.device | None = None,
     ) -> torch.Tensor:
         """Turn prompts into channels; see `PointEncoding.encode`."""
-        radius = _in_voxels(self.radius, self.unit, spacing_zyx)
-        kinds = (_paint_balls(prompts.indices_zyx(kind), tuple(shape_zyx), radius) for kind in (TUMOR, BACKGROUND))
+        radius = in_voxels(self.radius, self.unit, spacing_zyx)
+        kinds = (paint_balls(prompts.indices_zyx(kind), tuple(shape_zyx), radius) for kind in (TUMOR, BACKGROUND))
         return torch.from_numpy(np.stack(list(kinds))).to(device)
 
     def reach_mm(self, spacing_zyx: Sequence[float]) -> float:
         """Return the radius, and half a voxel by which a point is rounded."""
-        radius = _in_voxels(self.radius, self.unit, spacing_zyx)
+        radius = in_voxels(self.radius, self.unit, spacing_zyx)
         return float(np.linalg.norm(np.asarray(spacing_zyx) / 2) + (radius * np.asarray(spacing_zyx)).max())
+
+    def marks(self, prompts: Prompts, spacing_zyx: Sequence[float]) -> list[Mark]:
+        """Return the points by their kinds."""
+        del spacing_zyx
+        return _marks_by_kind(prompts)
+
+    def mark_reach_mm(self, spacing_zyx: Sequence[float]) -> float:
+        """Return `reach_mm`."""
+        return self.reach_mm(spacing_zyx)
 
 
 @dataclass(frozen=True)
@@ -197,8 +240,9 @@ class Fields(PointEncoding):
         """Turn prompts into channels; see `PointEncoding.encode`. The order of tumour points matters."""
         tumor, background = (prompts.indices_zyx(kind) for kind in (TUMOR, BACKGROUND))
         first = is_first_on_lesion(tumor, spacing_zyx)
+        reach_mm = self.mark_reach_mm(spacing_zyx)
         distances = [
-            _distance_mm(points, tuple(shape_zyx), spacing_zyx, device)
+            distance_mm(points, tuple(shape_zyx), spacing_zyx, reach_mm=reach_mm, device=device)
             for points in (tumor[first], tumor[~first], background)
         ]
         sigma = self._sigma_mm(spacing_zyx)
@@ -211,6 +255,19 @@ class Fields(PointEncoding):
         if self.cutoff_mm is None:
             return math.inf
         return max(self.cutoff_mm, SAME_LESION_MM + NEAR_TRUNCATE * self._sigma_mm(spacing_zyx))
+
+    def marks(self, prompts: Prompts, spacing_zyx: Sequence[float]) -> list[Mark]:
+        """Return the first clicks on lesions, further ones, and background clicks."""
+        tumor, background = (prompts.indices_zyx(kind) for kind in (TUMOR, BACKGROUND))
+        first = is_first_on_lesion(tumor, spacing_zyx)
+        kinds = (("first", tumor[first]), ("further", tumor[~first]), (BACKGROUND, background))
+        return [Mark(how, tuple(place)) for how, places in kinds for place in places.tolist()]
+
+    def mark_reach_mm(self, spacing_zyx: Sequence[float]) -> float:
+        """Return where the last of the fields ends."""
+        if self.cutoff_mm is None:
+            return math.inf
+        return max(self.cutoff_mm, NEAR_TRUNCATE * self._sigma_mm(spacing_zyx))
 
     def _sigma_mm(self, spacing_zyx: Sequence[float]) -> float:
         return self.radius if self.unit == "mm" else self.radius * float(np.mean(spacing_zyx))
@@ -297,41 +354,5 @@ ENCODINGS: dict[str, type[Encoding]] = {kind.name: kind for kind in (Gaussian, B
 """All encodings that a `prompt.json` may name."""
 
 
-def _in_voxels(radius: float, unit: Unit, spacing_zyx: Sequence[float]) -> NDArray[np.float64]:
-    """Return a radius in voxels along z, y, x."""
-    return radius / np.asarray(spacing_zyx, dtype=np.float64) if unit == "mm" else np.full(3, radius)
-
-
-def _paint_balls(
-    points_zyx: NDArray[np.float64], shape_zyx: tuple[int, ...], radius_zyx: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Return balls of `radius_zyx` voxels, shape (z, y, x); along each axis distances are in units of the radius."""
-    half = np.floor(radius_zyx).astype(int)
-    offsets = np.stack(np.meshgrid(*(np.arange(-h - 1, h + 2) for h in half), indexing="ij"), axis=-1)
-    inside = ((offsets / radius_zyx) ** 2).sum(axis=-1) <= 1.0
-    stamp = ndimage.distance_transform_edt(inside, sampling=radius_zyx.max() / radius_zyx)
-    stamp = (stamp / stamp.max()).astype(np.float32)
-    canvas = np.zeros([n + 2 * (h + 1) for n, h in zip(shape_zyx, half, strict=True)], dtype=np.float32)
-    for point in _inside(points_zyx, shape_zyx):
-        window = canvas[tuple(slice(p, p + n) for p, n in zip(point, stamp.shape, strict=True))]
-        np.maximum(window, stamp, out=window)
-    return canvas[tuple(slice(h + 1, h + 1 + n) for n, h in zip(shape_zyx, half, strict=True))]
-
-
-def _distance_mm(
-    points_zyx: NDArray[np.float64], shape: tuple[int, ...], spacing_zyx: Sequence[float], device: torch.device | None
-) -> torch.Tensor:
-    """Return the distance to the nearest point in mm, shape (z, y, x); infinite without a point."""
-    axes = [torch.arange(n, device=device, dtype=torch.float32) for n in shape]
-    nearest = torch.full(shape, torch.inf, device=device)
-    for point in points_zyx.tolist():
-        z, y, x = (((axis - p) * s) ** 2 for axis, p, s in zip(axes, point, spacing_zyx, strict=True))
-        torch.minimum(nearest, z[:, None, None] + y[:, None] + x, out=nearest)
-    return nearest.sqrt_()
-
-
-def _inside(points_zyx: NDArray[np.float64], shape_zyx: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return the points as whole indices, without those that lie outside the grid."""
-    indices = np.rint(points_zyx).astype(np.int64)
-    kept: NDArray[np.int64] = indices[((indices >= 0) & (indices < np.asarray(shape_zyx))).all(axis=1)]
-    return kept
+def _marks_by_kind(prompts: Prompts) -> list[Mark]:
+    return [Mark(kind, tuple(place)) for kind in (TUMOR, BACKGROUND) for place in prompts.indices_zyx(kind).tolist()]

@@ -98,7 +98,7 @@ def test_in_process_mask_equals_nnunets(case: dict[str, Any], tmp_path: Path) ->
         options["prompt"] = replace(OFFICIAL_BASELINE, prediction=Prediction(mirror_axes=mirror_axes))
     folder = write_model_folder(tmp_path / "model", **options)
 
-    model = PetCtModel.load(folder, device=CPU)
+    model = PetCtModel.load(folder, device=CPU, exact=True)
     lesion_logit = PetCtSession(model, PetCtCase(*images, CLICKS)).segment().lesion_logit
 
     heatmaps = [Volume(official_heatmap(images[0].array.shape, name), images[0].grid) for name in (TUMOR, BACKGROUND)]

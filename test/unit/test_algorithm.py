@@ -38,15 +38,15 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def preprocessed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of all that nnU-Net preprocesses."""
+    """The shapes of all that is preprocessed."""
     shapes: list[tuple[int, ...]] = []
-    run_case_npy = DefaultPreprocessor.run_case_npy
+    normalize = DefaultPreprocessor._normalize
 
     def spy(self: Any, data: np.ndarray, *args: Any) -> Any:
         shapes.append(data.shape)
-        return run_case_npy(self, data, *args)
+        return normalize(self, data, *args)
 
-    monkeypatch.setattr(DefaultPreprocessor, "run_case_npy", spy)
+    monkeypatch.setattr(DefaultPreprocessor, "_normalize", spy)
     return shapes
 
 

@@ -119,6 +119,50 @@ def test_no_time_gives_none(clock: Clock, left_s: float) -> None:
     assert run([Slow(clock, 1.0)], left_s) is None
 
 
+class TestAdaptively:
+    """The first fold says 1 from the twelfth voxel on along x, and -8 before: only there are the others asked."""
+
+    @staticmethod
+    def fold(clock: Clock, lesion: float) -> Slow:
+        class Half(Slow):
+            def __call__(self, tile: Tensor) -> Tensor:
+                self.tiles += 1
+                return torch.cat([tile * 0, torch.where(tile > 0.5, lesion, -8.0)], dim=1)
+
+        return Half(clock, 1.0)
+
+    DATA = torch.cat([torch.zeros(1, 4, 4, 12), torch.ones(1, 4, 4, 4)], dim=-1)
+
+    def run(self, folds: Sequence[Slow], **options: object) -> ensemble.Prediction:
+        defaults = {"mirror_axes": (2,), "device": CPU, "budget": Budget()}
+        return ensemble.predict_adaptively(folds, self.DATA, PATCH, **{**defaults, **options})
+
+    def test_all_folds_are_asked_where_the_first_is_not_sure(self, clock: Clock) -> None:
+        folds = [self.fold(clock, 1.0), self.fold(clock, 4.0)]
+        found = self.run(folds)
+        # tiles of four voxels begin at 0, 2 and so on to 12; the last two hold an unsure voxel
+        assert [fold.tiles for fold in folds] == [7 + 2 * 2, 2 * 2]
+        assert found.logits[1, 0, 0, 12:].tolist() == [2.5] * 4
+        assert found.logits[1, 0, 0, :12].tolist() == [-8.0] * 12
+        assert found.plan.folds == 2
+
+    def test_a_click_asks_them_too(self, clock: Clock) -> None:
+        folds = [self.fold(clock, 1.0), self.fold(clock, 4.0)]
+        self.run(folds, first_zyx=[(1, 1, 1.0)])
+        assert [fold.tiles for fold in folds] == [7 + 2 * 3, 2 * 3]
+
+    def test_one_fold_without_mirroring_is_asked_once(self, clock: Clock) -> None:
+        fold = self.fold(clock, 1.0)
+        self.run([fold], mirror_axes=())
+        assert fold.tiles == 7
+
+    def test_where_there_is_no_time_for_the_others_the_first_counts(self, clock: Clock) -> None:
+        folds = [Slow(clock, 1.0, 1.0), Slow(clock, 1.0, 5.0)]
+        found = self.run(folds, budget=Budget(8.5 * SAFETY, clock))
+        assert folds[1].tiles == 0
+        assert not found.logits.isnan().any()
+
+
 class TestMemory:
     def test_the_cpu_has_one_place(self) -> None:
         assert list_placements(CPU) == [Placement(CPU, CPU)]

@@ -30,7 +30,8 @@ GAUSSIAN = PromptSpec(Gaussian(radius=1.5))
 
 def network_stage(tmp_path: Path, **options: Any) -> PetCtModel:
     options = {"prompt": GAUSSIAN, "patch_size": PATCH, "spacing_zyx": (3.0, 3.0, 3.0), **options}
-    return PetCtModel.load(write_model_folder(tmp_path / "model", **options), device=CPU)
+    exact = options.pop("exact", False)
+    return PetCtModel.load(write_model_folder(tmp_path / "model", **options), device=CPU, exact=exact)
 
 
 def clicks(*points: tuple[str, tuple[float, float, float]]) -> Prompts:
@@ -103,9 +104,9 @@ class TestLesionLogit:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls = []
-        run_case_npy = DefaultPreprocessor.run_case_npy
+        normalize = DefaultPreprocessor._normalize
         monkeypatch.setattr(
-            DefaultPreprocessor, "run_case_npy", lambda self, *args: calls.append(1) or run_case_npy(self, *args)
+            DefaultPreprocessor, "_normalize", lambda self, *args: calls.append(1) or normalize(self, *args)
         )
         model = network_stage(tmp_path)
         case = PetCtCase(*ct_and_pet((20, 20, 20), (3.0, 3.0, 3.0)))
@@ -190,7 +191,7 @@ class TestPrompts:
 class TestSurvey:
     @staticmethod
     def model(folder: Path, survey: bool) -> PetCtModel:
-        return network_stage(folder, prompt=replace(GAUSSIAN, prediction=Prediction(survey=survey)))
+        return network_stage(folder, prompt=replace(GAUSSIAN, prediction=Prediction(survey=survey)), exact=True)
 
     def test_without_a_click_the_higher_logit_of_two_sizes_counts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -282,5 +283,13 @@ class TestBody:
         pet.array[:] = 0.01
         assert (lesion_logit(network_stage(tmp_path), ct, pet).array != OUTSIDE_LOGIT).all()
 
-    def test_an_image_stage_model_predicts_everything(self, folder: Path) -> None:
-        assert (lesion_logit(PetCtModel.load(folder, device=CPU), *self.patient()).array != OUTSIDE_LOGIT).all()
+    def test_an_exact_image_stage_model_predicts_everything(self, folder: Path) -> None:
+        exact = PetCtModel.load(folder, device=CPU, exact=True)
+        assert (lesion_logit(exact, *self.patient()).array != OUTSIDE_LOGIT).all()
+
+    def test_without_body_its_tiles_are_left_out_unless_exactness_is_asked_for(self, folder: Path) -> None:
+        exact, fast = (PetCtModel.load(folder, device=CPU, exact=exact) for exact in (True, False))
+        fast.arithmetic, fast.networks = replace(exact.arithmetic, exact=False), exact.networks  # the same precision
+        whole, part = (lesion_logit(model, *self.patient()).array for model in (exact, fast))
+        assert (part[60:] == OUTSIDE_LOGIT).all()
+        np.testing.assert_allclose(part[:8], whole[:8], atol=2e-2)

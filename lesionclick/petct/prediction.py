@@ -1,0 +1,302 @@
+"""What a model says of a PET/CT and prompts: the lesion logit on the PET's grid, with all that can be kept between."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from lesionclick.budget import SAFETY, Budget, Plan, Stopwatch
+from lesionclick.network import ensemble, tiles
+from lesionclick.network.ensemble import Placement
+from lesionclick.network.preprocessing import (
+    OUTSIDE_LOGIT,
+    NetworkInput,
+    index_on_network,
+    lesion_logit_on_image,
+    preprocess,
+)
+from lesionclick.network.tile_cache import KeyedTiles, TileCache
+from lesionclick.network.tiles import Tile
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.model import PetCtModel
+from lesionclick.prompts.encodings import Mark
+from lesionclick.prompts.points import Prompts
+
+logger = logging.getLogger(__name__)
+
+SURVEY_ZOOMS = (0.8, 1.0)
+"""Sizes at which a case without a click is predicted: a lesion too large for one tile is known by a smaller copy.
+Chosen on the real patients held out from the training of the embedded model.
+"""
+SURVEY_MIRROR_AXES = (2,)
+"""Axes (of z, y, x) over which such a case is mirrored as well: left and right."""
+
+KEPT_BYTES = 2**29
+"""Memory for the logits of tiles that are kept from prompt to prompt; a whole body takes a fifth of it."""
+
+NEAR_MM = 40.0
+"""Half of the width of a click's neighbourhood: what the tiles over the click see on all sides of it."""
+
+# Thresholds of the body: air and lung lie below -500 HU, and even the lungs take up more than SUV 0.3.
+BODY_HU = -500.0
+BODY_SUV = 0.3
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the networks say.
+
+    Attributes
+    ----------
+    lesion_logit
+        The lesion's logit minus the background's, shape (z, y, x), float32.
+    plans
+        What was predicted: one plan, or one for each size of a survey.
+    """
+
+    lesion_logit: NDArray[np.float32]
+    plans: tuple[Plan, ...]
+
+
+@dataclass(frozen=True)
+class Near:
+    """What the first fold says of a neighbourhood.
+
+    Attributes
+    ----------
+    window
+        Part of the PET along z, y, x.
+    lesion_logit
+        In that part, float32.
+    """
+
+    window: tuple[slice, ...]
+    lesion_logit: NDArray[np.float32]
+
+
+class PetCtPredictor:
+    """A model and a case, with the preprocessed images and the logits of tiles that prompts did not change.
+
+    Parameters
+    ----------
+    model
+        What predicts.
+    case
+        The images.
+    """
+
+    def __init__(self, model: PetCtModel, case: PetCtCase) -> None:
+        self.model = model
+        self.case = case
+        self._inputs: dict[tuple[float, torch.device], NetworkInput] = {}
+        self._tiles = TileCache(KEPT_BYTES)
+        self._spacing = tuple(float(mm) for mm in model.content.configuration.spacing)
+        self._reach_mm = model.encoding.mark_reach_mm(self._spacing)
+        if not self.keeps_tiles:
+            logger.info("a prompt of this model may change any tile: all of them are computed again after each")
+
+    @property
+    def keeps_tiles(self) -> bool:
+        """Whether a further prompt leaves tiles as they are."""
+        return self.model.content.prompt.stage == "network" and math.isfinite(self._reach_mm)
+
+    def predict(self, prompts: Prompts, *, budget: Budget, watch: Stopwatch) -> Predicted:
+        """Predict the case, where nothing is clicked and the model asks for it by a survey.
+
+        Parameters
+        ----------
+        prompts
+            Points on whole voxels inside the PET.
+        budget
+            Time for all of it.
+        watch
+            Where the seconds of the stages go.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If the memory does not suffice.
+        """
+
+        def work(place: Placement) -> Predicted:
+            options = self.model.content.prompt.prediction
+            if options.survey and not len(prompts):
+                return self._survey(prompts, place, budget, watch)
+            one = _Pass(place, budget, watch, mirror_axes=options.mirror_axes)
+            return self._predict(prompts, one)
+
+        return ensemble.in_memory(work, self.model.networks, self.model.device)
+
+    def predict_near(self, prompts: Prompts, points: Prompts, *, watch: Stopwatch) -> Near:
+        """Predict the tiles over some of the prompts alone, by the first fold: a first look, before `predict`.
+
+        Parameters
+        ----------
+        prompts
+            All points, on whole voxels inside the PET.
+        points
+            Those of them whose neighbourhood is wanted, at least one.
+        watch
+            Where the seconds of the stages go.
+        """
+        device = self.model.device
+        one = _Pass(Placement(device, device), Budget(), watch)
+        case, data, moved = self._input(prompts, one)
+        wanted = torch.zeros(data.shape[1:], dtype=torch.bool, device=device)
+        for place in _on_network(self.model, case, points).indices_zyx().round().astype(int):
+            wanted[tuple(place.clip(0, np.array(wanted.shape) - 1))] = True
+        with watch.stage("predict nearby"), self.model.arithmetic.autocast(device):
+            logits = tiles.predict(
+                self.model.networks[0],
+                data,
+                self.model.content.configuration.patch_size,
+                needed=wanted,
+                kept=self._kept(moved, one)(Plan(1), 0),
+            )
+        assert logits is not None  # there is no limit of time
+        difference = (logits[1].float() - logits[0].float()).nan_to_num_(nan=OUTSIDE_LOGIT).cpu().numpy()
+        window = _window(points, self.case.pet.grid.shape_zyx, self.case.pet.grid.spacing_zyx)
+        corner = [axis.start for axis in window]
+        voxels = np.indices([axis.stop - axis.start for axis in window]).reshape(3, -1).T + corner
+        places = index_on_network(self.model.content, case, voxels.astype(np.float64))
+        values = ndimage.map_coordinates(difference, places.T, order=1, mode="nearest")
+        return Near(window, values.reshape([axis.stop - axis.start for axis in window]))
+
+    def _survey(self, prompts: Prompts, place: Placement, budget: Budget, watch: Stopwatch) -> Predicted:
+        """Predict at all zooms, or those that there is time for, the largest first; the highest logit counts."""
+        highest: NDArray[np.float32] | None = None
+        plans: list[Plan] = []
+        for zoom in sorted(SURVEY_ZOOMS, reverse=True):
+            begin = budget.now()
+            predicted = self._predict(prompts, _Pass(place, budget, watch, SURVEY_MIRROR_AXES, zoom))
+            found = predicted.lesion_logit
+            highest = found if highest is None else np.maximum(highest, found)
+            plans += predicted.plans
+            if SAFETY * (budget.now() - begin) > budget.left_s:  # a smaller copy takes less
+                logger.info("plan: no time for further zooms than %g", zoom)
+                break
+        assert highest is not None
+        return Predicted(highest, tuple(plans))
+
+    def _predict(self, prompts: Prompts, one: _Pass) -> Predicted:
+        content = self.model.content
+        case, data, moved = self._input(prompts, one)
+        with one.watch.stage("predict"), self.model.arithmetic.autocast(one.place.network):
+            predict = ensemble.predict if self.model.arithmetic.exact else ensemble.predict_adaptively
+            predicted = predict(
+                self.model.networks,
+                data,
+                content.configuration.patch_size,
+                mirror_axes=one.mirror_axes,
+                needed=case.needed,
+                device=one.place.network,
+                budget=one.budget,
+                first_zyx=moved.indices_zyx().tolist(),
+                kept=self._kept(moved, one) if self.keeps_tiles and case.needed is not None else None,
+            )
+        if predicted.logits is None:
+            logger.warning("plan: no time for any tile; the clicks alone count")
+            nothing = np.full(self.case.pet.array.shape, OUTSIDE_LOGIT, dtype=np.float32)
+            return Predicted(nothing, (predicted.plan,))
+        with one.watch.stage("resample prediction"):
+            exact = case.needed is None and self.model.arithmetic.exact
+            lesion_logit = lesion_logit_on_image(content, case, predicted.logits, exact=exact)
+            return Predicted(lesion_logit, (predicted.plan,))
+
+    def _kept(self, moved: Prompts, one: _Pass) -> Callable[[Plan, int], KeyedTiles]:
+        """Return what names the tiles of a pass by all that their logits depend on, the marks that reach them."""
+        marks = self.model.encoding.marks(moved, self._spacing)
+
+        def kept(plan: Plan, fold: int) -> KeyedTiles:
+            def name(tile: Tile) -> Hashable:
+                reaching = frozenset(mark for mark in marks if self._distance_mm(mark, tile) <= self._reach_mm)
+                place = tuple((axis.start, axis.stop) for axis in tile)
+                return one.place, one.zoom, plan.mirror_axes, fold, place, reaching
+
+            return self._tiles.of(name)
+
+        return kept
+
+    def _distance_mm(self, mark: Mark, tile: Tile) -> float:
+        """Return the distance of a mark from the nearest voxel of a tile."""
+        gaps = (
+            max(axis.start - p, p - (axis.stop - 1), 0.0) * s
+            for axis, p, s in zip(tile, mark.index_zyx, self._spacing, strict=True)
+        )
+        return math.hypot(*gaps)
+
+    def _input(self, prompts: Prompts, one: _Pass) -> tuple[NetworkInput, torch.Tensor, Prompts]:
+        """Return the preprocessed images, the same with the channels of the prompts, and where these lie in them."""
+        model, grid = self.model, self.case.pet.grid
+        if model.content.prompt.stage == "image":
+            spacing = tuple(one.zoom * mm for mm in grid.spacing_zyx)
+            channels = model.encoding.encode(prompts, grid.shape_zyx, spacing)
+            images = np.concatenate([self.case.ct.array[None], self.case.pet.array[None], channels.numpy()])
+            body = None if model.arithmetic.exact else self._body()
+            with one.watch.stage("preprocess"):
+                prepared = preprocess(
+                    model.content,
+                    images,
+                    spacing,
+                    body=body,
+                    device=one.place.data,
+                    exact=model.arithmetic.exact,
+                )
+            return prepared, prepared.images, _on_network(model, prepared, prompts)
+        prepared = self._images(one)
+        moved = _on_network(model, prepared, prompts)
+        channels = model.encoding.encode(moved, prepared.images.shape[1:], self._spacing, one.place.data)
+        return prepared, torch.cat([prepared.images, channels]), moved
+
+    def _body(self) -> NDArray[np.bool_]:
+        """Return where a prediction is wanted, shape (z, y, x)."""
+        inside: NDArray[np.bool_] = (self.case.ct.array > BODY_HU) | (self.case.pet.array > BODY_SUV)
+        return inside
+
+    def _images(self, one: _Pass) -> NetworkInput:
+        """Preprocess CT and PET, cut to the body; take them from before where they are known."""
+        key = one.zoom, one.place.data
+        if key not in self._inputs:
+            self._inputs = {known: case for known, case in self._inputs.items() if known[1] == one.place.data}
+            ct, pet = self.case.ct.array, self.case.pet.array
+            with one.watch.stage("preprocess"):
+                self._inputs[key] = preprocess(
+                    self.model.content,
+                    np.stack([ct, pet]),
+                    [one.zoom * mm for mm in self.case.pet.grid.spacing_zyx],
+                    body=self._body(),
+                    device=one.place.data,
+                    exact=self.model.arithmetic.exact,
+                )
+        return self._inputs[key]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass of the networks over a case whose lengths are multiplied by `zoom`."""
+
+    place: Placement
+    budget: Budget
+    watch: Stopwatch
+    mirror_axes: Sequence[int] = ()
+    zoom: float = 1.0
+
+
+def _window(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[float]) -> tuple[slice, ...]:
+    """Return the box of voxels within `NEAR_MM` of some points."""
+    places = points.indices_zyx()
+    reach = np.ceil(NEAR_MM / np.asarray(spacing_zyx))
+    low = np.maximum(places.min(axis=0) - reach, 0).astype(int)
+    high = np.minimum(places.max(axis=0) + reach + 1, shape_zyx).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def _on_network(model: PetCtModel, case: NetworkInput, prompts: Prompts) -> Prompts:
+    return prompts.moved(lambda places: index_on_network(model.content, case, places))

@@ -1,0 +1,178 @@
+"""Tiles that a prompt leaves alone: named by what their logits depend on, kept, and no other mask than without."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.model_folder import write_model_folder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lesionclick.images import Grid, Volume
+from lesionclick.network.tile_cache import TileCache
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.model import PetCtModel
+from lesionclick.petct.session import PetCtSession
+from lesionclick.prompts.encodings import Ball, Fields
+from lesionclick.prompts.points import BACKGROUND, TUMOR
+from lesionclick.prompts.spec import Prediction, PromptSpec
+
+SIZE_XYZ = (20, 18, 70)
+SPACING = (3.0, 3.0, 3.0)
+
+
+def tensor(numbers: int) -> torch.Tensor:
+    return torch.zeros(numbers, dtype=torch.float32)
+
+
+class TestCache:
+    def test_what_was_not_asked_for_the_longest_goes_first(self) -> None:
+        cache = TileCache(max_bytes=3 * 40)
+        for key in "abc":
+            cache.put(key, tensor(10))
+        assert cache.get("a") is not None
+        cache.put("d", tensor(10))
+        assert [cache.get(key) is not None for key in "abcd"] == [True, False, True, True]
+
+    def test_a_large_output_costs_several_and_one_too_large_all(self) -> None:
+        cache = TileCache(max_bytes=100)
+        cache.put("a", tensor(10))
+        cache.put("b", tensor(10))
+        cache.put("c", tensor(20))
+        assert len(cache) == 1
+        cache.put("d", tensor(26))
+        assert len(cache) == 0
+
+    def test_an_output_that_comes_again_takes_its_memory_once(self) -> None:
+        cache = TileCache(max_bytes=100)
+        for _ in range(5):
+            cache.put("a", tensor(10))
+        cache.put("b", tensor(15))
+        assert len(cache) == 2
+
+
+@pytest.fixture(scope="module")
+def make_session(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PetCtSession]:
+    """Sessions of a body of 210 mm in which tiles of 48 mm lie, with a network whose passes are counted."""
+    grid = Grid(SIZE_XYZ, SPACING)
+    rng = np.random.default_rng(0)
+    ct = Volume(rng.integers(1, 100, grid.shape_zyx).astype(np.float32), grid)
+    pet = Volume(rng.uniform(0.9, 9.0, grid.shape_zyx).astype(np.float32), grid)
+
+    def make(encoding: Any = Fields(radius=4.0, far_mm=10.0, cutoff_mm=24.0), **options: Any) -> PetCtSession:  # noqa: B008
+        folder = tmp_path_factory.mktemp("model")
+        spec = PromptSpec(encoding, **options)
+        write_model_folder(folder, prompt=spec, patch_size=(16, 16, 16), spacing_zyx=SPACING)
+        model = PetCtModel.load(folder, device=torch.device("cpu"), exact=True)
+        network, passes = model.networks[0], []
+        model.networks = (lambda tile: passes.append(1) or network(tile),)  # type: ignore[assignment]
+        session = PetCtSession(model, PetCtCase(ct, pet))
+        session.passes = passes  # type: ignore[attr-defined]
+        return session
+
+    return make
+
+
+def passes_of(session: Any) -> int:
+    """Count the passes of the next segmentation."""
+    session.passes.clear()
+    session.segment()
+    return len(session.passes)
+
+
+POINTS = st.tuples(st.integers(0, 19), st.integers(0, 17), st.integers(0, 69))
+ACTIONS = st.lists(
+    st.one_of(st.tuples(st.sampled_from([TUMOR, BACKGROUND]), POINTS), st.just("undo")), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(actions=ACTIONS)
+def test_any_sequence_of_clicks_gives_what_a_fresh_session_gives(
+    make_session: Callable[..., PetCtSession], actions: list[Any]
+) -> None:
+    session, fresh = make_session(), make_session()
+    for action in actions:
+        if action == "undo":
+            session.undo()
+        else:
+            session.add(*action)
+        kept = session.segment()
+        whole = PetCtSession(fresh.model, fresh.case).segment(session.prompts)
+        np.testing.assert_array_equal(kept.lesion_logit.array, whole.lesion_logit.array)
+        np.testing.assert_array_equal(kept.mask.array, whole.mask.array)
+
+
+def test_a_click_costs_the_tiles_that_it_reaches_and_undo_costs_none(make_session: Callable[..., PetCtSession]) -> None:
+    session = make_session()
+    # half overlapping tiles of 16 voxels begin at 0, 7 and so on to 54 along z; along x and y there are two each
+    everything = passes_of(session)
+    session.add(TUMOR, (10, 9, 3))
+    # 24 mm are 8 voxels: what begins at 11 or before is reached
+    starts = np.round(np.linspace(0, 54, everything // 4)).astype(int)
+    assert passes_of(session) == 4 * int((starts - 3 <= 8).sum()) < everything
+    session.undo()
+    assert passes_of(session) == 0
+
+
+def test_a_click_that_makes_another_a_further_one_changes_the_tiles_of_both(
+    make_session: Callable[..., PetCtSession],
+) -> None:
+    session, fresh = make_session(), make_session()
+    session.add(TUMOR, (10, 9, 40))
+    session.segment()
+    moved = fresh.prompts.followed_by(session.prompts)
+    session.reset()
+    session.add(TUMOR, (10, 9, 28))  # 36 mm from the other, farther than the fields reach
+    session.add(TUMOR, moved.points[0].point_xyz)
+    for point in session.prompts:
+        fresh.add(point.kind, point.point_xyz)
+    np.testing.assert_array_equal(session.segment().lesion_logit.array, fresh.segment().lesion_logit.array)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "options", "kept"),
+    [
+        (Ball(radius=2.0), {}, True),
+        (Fields(radius=4.0), {}, False),
+        (Ball(radius=2.0), {"stage": "image"}, False),
+        (Ball(radius=2.0), {"prediction": Prediction(mirror_axes=(2,))}, True),
+    ],
+    ids=["finite", "infinite", "image stage", "mirrored"],
+)
+def test_tiles_are_kept_where_a_prompt_has_an_end(
+    make_session: Callable[..., PetCtSession], encoding: Any, options: dict[str, Any], kept: bool
+) -> None:
+    session = make_session(encoding, **options)
+    everything = passes_of(session)
+    session.add(TUMOR, (10, 9, 3))
+    assert (0 < passes_of(session) < everything) == kept
+
+
+def test_the_neighbourhood_of_a_click_comes_first_and_then_the_whole(make_session: Callable[..., PetCtSession]) -> None:
+    session = make_session()
+    (whole,) = session.updates()  # nothing is known yet
+    session.add(TUMOR, (10, 9, 3))
+    session.passes.clear()  # type: ignore[attr-defined]
+    near, final = session.updates()
+    # twelve tiles hold the click's voxel or the one beside it; the final mask needs those and the others in reach
+    np.testing.assert_array_equal(near.mask.array[20:], whole.mask.array[20:])
+    assert near.mask.array[3, 9, 10] == final.mask.array[3, 9, 10] == 1
+    window = (slice(2, 5), slice(7, 12), slice(8, 13))
+    np.testing.assert_allclose(near.lesion_logit.array[window], final.lesion_logit.array[window], atol=0.05)
+    fresh = PetCtSession(session.model, session.case).segment(session.prompts)
+    np.testing.assert_array_equal(final.mask.array, fresh.mask.array)
+
+
+def test_the_neighbourhood_needs_few_tiles(make_session: Callable[..., PetCtSession]) -> None:
+    session = make_session()
+    session.segment()
+    session.add(BACKGROUND, (10, 9, 40))
+    session.passes.clear()  # type: ignore[attr-defined]
+    updates = session.updates()
+    next(updates)
+    few = len(session.passes)  # type: ignore[attr-defined]
+    next(updates)
+    assert 0 < few < len(session.passes)  # type: ignore[attr-defined]
