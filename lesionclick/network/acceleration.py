@@ -32,7 +32,7 @@ class Arithmetic:
         """
         if device.type == "cuda":
             return cls(torch.float16, exact)
-        return cls() if exact or not multiplies_bfloat16() else cls(torch.bfloat16, exact=False)
+        return cls(torch.float32 if exact or not multiplies_bfloat16() else torch.bfloat16, exact)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return the context in which networks run on a device."""
@@ -42,10 +42,10 @@ class Arithmetic:
     def prepare(self, network: nn.Module) -> nn.Module:
         """Change a network in place to suit this arithmetic, and return it.
 
-        With bfloat16 its channels lie last in memory, and its instance norms become group norms of one channel each:
-        the same function, which PyTorch has for that layout, while its instance norm copies to the other and back.
+        On a CPU its channels lie last in memory, and its instance norms become group norms of one channel each: the
+        same function, which PyTorch has for that layout, while its instance norm copies to the other and back.
         """
-        if self.dtype == torch.bfloat16:
+        if self.dtype != torch.float16 and not self.exact:
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
             for module in list(network.modules()):
                 for name, child in module.named_children():
