@@ -184,7 +184,7 @@ def predict_adaptively(
     if not unsure.any():
         return first
     all_folds = predict(networks, data, patch_size, mirror_axes=mirror_axes, needed=unsure.to(data.device), **options)
-    if all_folds.logits is None:
+    if all_folds.logits is None or all_folds.plan.passes == 1:  # there was no time for more than the first has done
         return first
     better = unsure & ~all_folds.logits[0].isnan()
     return Prediction(torch.where(better, all_folds.logits, first.logits), all_folds.plan)
