@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py upstream --grid psma   # the official recipe: nnU-Net, ours, ours --exact
     python benchmarks/speed.py session --grid fdg     # the embedded model: the first look, then click by click
+    python benchmarks/speed.py adaptive --count 4     # the same, mirrored along all axes: everywhere, or where it matters
 
 The case is a digital patient, padded with air to the challenge's grids. The official recipe has four channels (CT, PET
 and two heatmaps), voxels of 3 x 2.04 x 2.04 mm and no mirroring. Its network is small and trained for a minute on the
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ from lesionclick.petct.model import PetCtModel  # noqa: E402
 from lesionclick.petct.session import PetCtSession  # noqa: E402
 from lesionclick.prompts.encodings import Gaussian  # noqa: E402
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts  # noqa: E402
+from lesionclick.prompts.spec import Prediction  # noqa: E402
 from lesionclick.simulation.patients import make_patient  # noqa: E402
 from lesionclick.simulation.readers import simulate  # noqa: E402
 
@@ -211,19 +214,53 @@ def time_session(grid: Grid, model_folder: Path | None, pairs: int) -> None:
         print(f"| {name} | {seconds:.2f} | {stages} |")
 
 
+def compare_adaptive(model_folder: Path | None, count: int) -> None:
+    """Print how many passes it takes to mirror tiles only where the first pass is not sure, and what that changes."""
+    model = PetCtModel.load(model_folder)
+    prompt = replace(model.content.prompt, prediction=Prediction(mirror_axes=(0, 1, 2)), rules="none")
+    model.content = replace(model.content, prompt=prompt)
+    network, passes = model.networks[0], [0]
+
+    def counted(tile: torch.Tensor) -> torch.Tensor:
+        passes[0] += 1
+        return network(tile)
+
+    model.networks = (counted,)  # type: ignore[assignment]
+    print(f"| patient | clicks | passes everywhere | where it matters | ratio | DSC |\n|{' --- |' * 6}")
+    for number in range(count):
+        tracer = "psma" if number % 2 else "fdg"
+        patient = make_patient(SEED + number, tracer, lesions=6, spacing_xyz=(4.07, 4.07, 3.0))
+        tumor, background = simulate(patient.label.array > 0, patient.pet.array, np.random.default_rng(number))
+        clicks = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
+        for step in (0, 5):
+            masks, counts = [], []
+            for everywhere in (True, False):
+                model.arithmetic = replace(model.arithmetic, exact=everywhere)
+                case = PetCtCase(patient.ct, patient.pet, clicks.at_step(step))
+                passes[0] = 0
+                masks.append(PetCtSession(model, case).segment().mask.array)
+                counts.append(passes[0])
+            same = dice([MaskPair(*masks, patient.pet.grid.spacing_zyx)])
+            ratio = counts[0] / counts[1]
+            print(f"| {tracer} {SEED + number} | {2 * step} | {counts[0]} | {counts[1]} | {ratio:.1f} | {same:.4f} |")
+
+
 def main() -> None:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("upstream", "session"))
+    parser.add_argument("what", choices=("upstream", "session", "adaptive"))
     parser.add_argument("--grid", choices=GRIDS, default="psma")
     parser.add_argument("--steps", type=int, default=120, help="upstream: training steps of the network")
     parser.add_argument("--pairs", type=int, default=3, help="session: click pairs")
-    parser.add_argument("--model", type=Path, help="session: model folder (default: the embedded one)")
+    parser.add_argument("--count", type=int, default=4, help="adaptive: patients")
+    parser.add_argument("--model", type=Path, help="session, adaptive: model folder (default: the embedded one)")
     args = parser.parse_args()
     if args.what == "upstream":
         compare_with_upstream(GRIDS[args.grid], args.steps)
-    else:
+    elif args.what == "session":
         time_session(GRIDS[args.grid], args.model, args.pairs)
+    else:
+        compare_adaptive(args.model, args.count)
 
 
 if __name__ == "__main__":
