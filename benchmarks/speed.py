@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py upstream --grid psma   # the official recipe: nnU-Net, ours, ours --exact
     python benchmarks/speed.py session --grid fdg     # the embedded model: the first look, then click by click
-    python benchmarks/speed.py adaptive --count 4     # the same, mirrored along all axes: everywhere, or where it matters
+    python benchmarks/speed.py adaptive --count 4     # the same, mirrored: everywhere, or where it matters
 
 The case is a digital patient, padded with air to the challenge's grids. The official recipe has four channels (CT, PET
 and two heatmaps), voxels of 3 x 2.04 x 2.04 mm and no mirroring. Its network is small and trained for a minute on the
