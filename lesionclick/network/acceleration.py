@@ -55,8 +55,12 @@ class Arithmetic:
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether the CPU has instructions for products in bfloat16 (AVX-512 BF16 or AMX)."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    """Tell whether the CPU has instructions for products in bfloat16 (AVX-512 BF16 or AMX), by PyTorch's own word.
+
+    PyTorch has no public name for it; one that lacks these functions is taken for a no.
+    """
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 def _group_norm(norm: nn.InstanceNorm3d) -> nn.GroupNorm:
