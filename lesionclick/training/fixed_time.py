@@ -7,10 +7,7 @@ from typing import Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-
-def cpu_has_bfloat16() -> bool:
-    """Return whether this CPU multiplies in bfloat16; elsewhere torch emulates it, more slowly than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+from lesionclick.network.acceleration import multiplies_bfloat16
 
 
 class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
@@ -40,7 +37,7 @@ class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         torch.set_flush_denormal(True)  # denormal gradients make a step on a CPU ten times slower
-        self.bfloat16 = device.type == "cpu" and cpu_has_bfloat16()
+        self.bfloat16 = device.type == "cpu" and multiplies_bfloat16()
         self.share = 0.0
         self.minutes = float(self.plans_manager.plans["minutes"])
         self.steps: int | None = self.plans_manager.plans.get("steps")

@@ -51,12 +51,12 @@ class LesionLoss(nn.Module):
 
     @staticmethod
     def _lesion_loss(output: Tensor, target: Tensor, smooth: float) -> Tensor:
-        margin = output[:, 1].float() - output[:, 0].float()
+        lesion_logit = output[:, 1].float() - output[:, 0].float()
         lesion = (target[:, 0] == 1).float()
         weight = target[:, 1].float()
-        entropy = functional.binary_cross_entropy_with_logits(margin, lesion, weight)
+        entropy = functional.binary_cross_entropy_with_logits(lesion_logit, lesion, weight)
         axes = (1, 2, 3)
-        probability = margin.sigmoid()
+        probability = lesion_logit.sigmoid()
         both = 2 * (probability * lesion).sum(axes) + smooth
         dice = both / (probability.sum(axes) + lesion.sum(axes) + smooth)
         return CE_WEIGHT * entropy + 1 - dice.mean()
