@@ -144,12 +144,12 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
         batch["data"][:, self.num_input_channels :] = 0
         outputs = self.network(batch["data"].to(self.device))
         targets = [target.to(self.device) for target in batch["target"]]
-        margin = outputs[0][:, 1] - outputs[0][:, 0]
-        lesion, found = targets[0][:, 0] == 1, margin > 0
+        lesion_logit = outputs[0][:, 1] - outputs[0][:, 0]
+        lesion, found = targets[0][:, 0] == 1, lesion_logit > 0
         counts = {"tp_hard": lesion & found, "fp_hard": found & ~lesion, "fn_hard": lesion & ~found}
         return {
             "loss": self.loss(outputs, targets).cpu().numpy(),
-            "unclicked": margin[lesion].cpu().numpy(),
+            "unclicked": lesion_logit[lesion].cpu().numpy(),
             **{name: np.array([voxels.sum().item()]) for name, voxels in counts.items()},
         }
 
