@@ -161,9 +161,8 @@ def _write_phantom(dataset: Path, donors: Sequence[Path], seed: int) -> str:
     name = f"phantom_{tracer}_{seed:04d}"
     if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
         rng = np.random.default_rng([seed, TRANSPLANT_STREAM])
-        count = rng.choice(len(TRANSPLANT_SHARES), p=TRANSPLANT_SHARES) if donors else 0
-        chosen = rng.choice(len(donors), count, replace=False).tolist() if count else []
-        tumours = [_read_tumour(donors[number]) for number in chosen]
+        count = min(int(rng.choice(len(TRANSPLANT_SHARES), p=TRANSPLANT_SHARES)), len(donors))
+        tumours = [_read_tumour(donors[number]) for number in rng.choice(len(donors), count, replace=False)]
         phantom = make_patient(seed, tracer, spacing_xyz=SPACING_XYZ["task1"], transplants=tumours)
         organs = training_classes()[phantom.organs.array] + FIRST_ORGAN
         label = Volume(np.where(phantom.label.array > 0, 1, organs).astype(np.uint8), phantom.label.grid)

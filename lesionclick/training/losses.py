@@ -9,7 +9,7 @@ from torch.nn import functional
 FIRST_ORGAN = 2
 """Label of the first organ: labels are 0 (nothing is known of the voxel but that it is no lesion), 1 (lesion), 2 and
 so on (organs)."""
-CE_WEIGHT = 4.0
+CE_WEIGHT = 10.0
 """Weight of the cross-entropy beside the Dice, whose gradient vanishes where a lesion is missed with certainty."""
 ORGAN_WEIGHT = 0.5
 LEVEL_WEIGHTS = (1.0, 0.5)
@@ -17,13 +17,15 @@ LEVEL_WEIGHTS = (1.0, 0.5)
 
 
 class LesionLoss(nn.Module):
-    """Dice of each patch, cross-entropy weighted by lesion, and the cross-entropy of the organs where they are known.
+    """Dice of each patch with lesions, weighted cross-entropy, and that of the organs where they are known.
+
+    Patches without lesions have no Dice: it costs as much there for a few voxels as a missed lesion does elsewhere, and
+    a network that does not know better yet learns to find nothing, and then is sure of it.
 
     Parameters
     ----------
     smooth
-        Added to both sides of the Dice fraction, in voxels at full resolution. It is the size of lesion from which on
-        the overlap counts, and of the false positive that costs about half of a patch without lesions.
+        Added to both sides of the Dice fraction, in voxels at full resolution: the size from which on overlap counts.
     """
 
     def __init__(self, smooth: float) -> None:
@@ -57,9 +59,9 @@ class LesionLoss(nn.Module):
         entropy = functional.binary_cross_entropy_with_logits(lesion_logit, lesion, weight)
         axes = (1, 2, 3)
         probability = lesion_logit.sigmoid()
-        both = 2 * (probability * lesion).sum(axes) + smooth
-        dice = both / (probability.sum(axes) + lesion.sum(axes) + smooth)
-        return CE_WEIGHT * entropy + 1 - dice.mean()
+        size = lesion.sum(axes)
+        dice = (2 * (probability * lesion).sum(axes) + smooth) / (probability.sum(axes) + size + smooth)
+        return CE_WEIGHT * entropy + torch.where(size > 0, 1 - dice, 0.0).mean()
 
 
 def _organ_loss(output: Tensor, label: Tensor) -> Tensor:

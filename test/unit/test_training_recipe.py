@@ -40,6 +40,11 @@ def test_loss_of_an_undecided_network_has_the_worked_out_value():
     assert LesionLoss(4.0)(_outputs(0.0), _targets(1)).item() == pytest.approx(expected, rel=1e-6)
 
 
+def test_without_lesions_there_is_the_cross_entropy_alone():
+    loss = LesionLoss(4.0)(_outputs(2.0), _targets(0)).item()
+    assert loss == pytest.approx(CE_WEIGHT * np.log1p(np.exp(2)), rel=1e-5)
+
+
 def test_a_missed_lesion_costs_its_weight():
     loss = LesionLoss(4.0)
     once, thrice = (loss(_outputs(-8.0), _targets(1, weight)).item() for weight in (1, 3))
