@@ -65,7 +65,8 @@ def train(
     processes
         Worker processes for preprocessing.
     resume
-        Continue from the last checkpoint; the data are not preprocessed again.
+        Continue from the last checkpoint; the data are not preprocessed again. With more `minutes` than before, a
+        training that has ended is prolonged.
     initial
         Model folder whose first fold gives the weights to begin with; its network must be of the same architecture.
 
@@ -88,7 +89,15 @@ def train(
     if not resume:
         prepare(task, dataset, config, output, minutes=minutes, processes=processes)
     trainer = make_trainer(
-        find_trainer(recipe.trainer), task, dataset.name, config, output=output, device=device, fold=fold, resume=resume
+        find_trainer(recipe.trainer),
+        task,
+        dataset.name,
+        config,
+        output=output,
+        device=device,
+        fold=fold,
+        resume=resume,
+        changes={"minutes": minutes},
     )
     if initial is not None and not resume:
         trainer.initialize()
