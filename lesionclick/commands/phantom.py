@@ -43,8 +43,8 @@ def phantom(
         Lowest and highest part of the height from mid-thigh, 0, to vertex, 1; drawn if not given.
     """
     from lesionclick.evaluation.samples import write_sample
-    from lesionclick.simulation.phantoms import make_phantom
+    from lesionclick.simulation.patients import make_patient
 
-    made = make_phantom(seed, tracer, lesions=lesions, spacing_xyz=spacing, field_of_view=field_of_view)
+    made = make_patient(seed, tracer, lesions=lesions, spacing_xyz=spacing, field_of_view=field_of_view)
     write_sample(made, seed, output, label)
     print(output)

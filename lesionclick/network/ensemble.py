@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SURE_BACKGROUND = 4.0
 """Negative lesion logit of one fold below which a voxel is taken for background without asking the others: a
-probability of 2 %. `docs/performance.md` has what it costs."""
+probability of 2 %. Not chosen on data."""
 
 T = TypeVar("T")
 Network = Callable[[Tensor], Tensor]

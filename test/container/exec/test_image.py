@@ -81,6 +81,11 @@ def test_only_inference_is_inside(engine: Engine) -> None:
         "inference.py",
         "lesionclick",
         "lesionclick/__pycache__/",
+        "lesionclick/grand_challenge/",
+        "lesionclick/longitudinal/",
+        "lesionclick/network/",
+        "lesionclick/petct/",
+        "lesionclick/prompts/",
         "requirements.txt",
         "resources",
     ]
