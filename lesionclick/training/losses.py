@@ -26,17 +26,11 @@ class LesionLoss(nn.Module):
     ----------
     smooth
         Added to both sides of the Dice fraction, in voxels at full resolution: the size from which on overlap counts.
-
-    Attributes
-    ----------
-    emphasis
-        How much of the lesions' weights counts, from 0 to 1. They help lesions to be found, and make masks too large.
     """
 
     def __init__(self, smooth: float) -> None:
         super().__init__()
         self.smooth = smooth
-        self.emphasis = 1.0
 
     def forward(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """Return the loss of a batch, a scalar.
@@ -57,10 +51,11 @@ class LesionLoss(nn.Module):
                 total = total + ORGAN_WEIGHT * _organ_loss(output[:, FIRST_ORGAN:], target[:, 0])
         return total / sum(LEVEL_WEIGHTS)
 
-    def _lesion_loss(self, output: Tensor, target: Tensor, smooth: float) -> Tensor:
+    @staticmethod
+    def _lesion_loss(output: Tensor, target: Tensor, smooth: float) -> Tensor:
         lesion_logit = output[:, 1].float() - output[:, 0].float()
         lesion = (target[:, 0] == 1).float()
-        weight = 1 + self.emphasis * (target[:, 1].float() - 1)
+        weight = target[:, 1].float()
         entropy = functional.binary_cross_entropy_with_logits(lesion_logit, lesion, weight)
         axes = (1, 2, 3)
         probability = lesion_logit.sigmoid()

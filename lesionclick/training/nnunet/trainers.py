@@ -132,11 +132,7 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
         return self._with_clicks(ComposeTransforms([*transforms, WeighLesions(), downsample]))
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Withhold the clicks of all samples in the first part of the training, later of some; weigh lesions less then.
-
-        The weights count in full as long as there are no clicks, and no more in the second half of the rest.
-        """
-        self.loss.emphasis = min(max(1 - 2 * (self.share - self.CLICKS_FROM) / (1 - self.CLICKS_FROM), 0.0), 1.0)
+        """Withhold the clicks of all samples in the first part of the training, then of some."""
         share = 1.0 if self.share < self.CLICKS_FROM else self.UNCLICKED_SHARE
         without = torch.rand(len(batch["data"])) < share
         batch["data"][without, self.num_input_channels :] = 0
