@@ -18,6 +18,7 @@ from torch.nn import functional
 from lesionclick.prompts.encodings import PointEncoding
 from lesionclick.prompts.points import Prompts
 from lesionclick.simulation.readers import corrective_pair, simulate
+from lesionclick.training.losses import FIRST_ORGAN
 
 MOST_CLICKS = 10
 """Largest number of simulated clicks of each kind, as in the challenge."""
@@ -43,6 +44,10 @@ MIRROR_SHARES = (0.15, 0.15, 0.5)
 TURN_SHARE = 0.15
 GAIN_SPREAD = 0.15
 """Spread of the logarithm of the PET's gain."""
+ORGAN_SHARE = 0.3
+"""Share of the samples of drawn patients in which each organ gets a gain of its own."""
+ORGAN_SPREAD = 0.35
+"""Spread of the logarithm of these."""
 NOISE = (0.15, 0.04)
 """Largest standard deviation of the noise in CT and PET, after normalisation."""
 NOISE_SHARE = 0.4
@@ -83,6 +88,9 @@ class MisalignCT(ImageOnlyTransform):  # type: ignore[misc]
 class LightAugmentation(BasicTransform):  # type: ignore[misc]
     """Cut a patch out of a larger one at a random zoom, mirror, turn, and change gain and noise: what costs little.
 
+    Organs are labelled from `FIRST_ORGAN` on; their uptake changes each by itself in some samples, since no table of
+    uptake is true of all scanners and patients. The PET is SUV but for a factor.
+
     Parameters
     ----------
     patch_size
@@ -117,8 +125,20 @@ class LightAugmentation(BasicTransform):  # type: ignore[misc]
             image, label = image.rot90(turns, plane), label.rot90(turns, plane)
         gain = torch.tensor(rng.lognormal(0.0, GAIN_SPREAD), dtype=torch.float32)
         noise = torch.tensor(rng.uniform(0, NOISE) * (rng.uniform(size=2) < NOISE_SHARE), dtype=torch.float32)
+        if rng.uniform() < ORGAN_SHARE:
+            gain = gain * _organ_gains(label[0], rng)
         image = torch.stack([image[0], image[1] * gain]) + noise[:, None, None, None] * torch.randn(image.shape)
         return {**data_dict, "image": image, "segmentation": label}
+
+
+def _organ_gains(label: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Return a factor for each voxel (z, y, x) that is about the same within an organ and one elsewhere."""
+    logs = torch.from_numpy(rng.normal(0.0, ORGAN_SPREAD, int(label.max()) + 1).astype(np.float32))
+    logs[:FIRST_ORGAN] = 0.0
+    smooth: torch.Tensor = functional.avg_pool3d(
+        logs[label.long()][None], 3, stride=1, padding=1, count_include_pad=False
+    )[0]
+    return smooth.exp()
 
 
 class OnlyLesions(SegOnlyTransform):  # type: ignore[misc]
