@@ -26,7 +26,6 @@ from lesionclick.network.tile_cache import KeyedTiles, TileCache
 from lesionclick.network.tiles import Tile
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
-from lesionclick.prompts.encodings import Mark
 from lesionclick.prompts.points import Prompts
 
 logger = logging.getLogger(__name__)
@@ -213,10 +212,12 @@ class PetCtPredictor:
     def _kept(self, moved: Prompts, one: _Pass) -> Callable[[Plan, int], KeyedTiles]:
         """Return what names the tiles of a pass by all that their logits depend on, the marks that reach them."""
         marks = self.model.encoding.marks(moved, self._spacing)
+        places = np.array([mark.index_zyx for mark in marks]).reshape(-1, 3)
 
         def kept(plan: Plan, fold: int) -> KeyedTiles:
             def name(tile: Tile) -> Hashable:
-                reaching = frozenset(mark for mark in marks if self._distance_mm(mark, tile) <= self._reach_mm)
+                near = np.flatnonzero(self._distances_mm(places, tile) <= self._reach_mm)
+                reaching = frozenset(marks[n] for n in near)
                 place = tuple((axis.start, axis.stop) for axis in tile)
                 return one.place, one.zoom, plan.mirror_axes, fold, place, reaching
 
@@ -224,13 +225,12 @@ class PetCtPredictor:
 
         return kept
 
-    def _distance_mm(self, mark: Mark, tile: Tile) -> float:
-        """Return the distance of a mark from the nearest voxel of a tile."""
-        gaps = (
-            max(axis.start - p, p - (axis.stop - 1), 0.0) * s
-            for axis, p, s in zip(tile, mark.index_zyx, self._spacing, strict=True)
-        )
-        return math.hypot(*gaps)
+    def _distances_mm(self, places_zyx: NDArray[np.float64], tile: Tile) -> NDArray[np.float64]:
+        """Return the distance of each place, shape (n, 3), from the nearest voxel of a tile."""
+        first, last = ([axis.start for axis in tile], [axis.stop - 1 for axis in tile])
+        gaps = places_zyx - np.clip(places_zyx, first, last)
+        distances: NDArray[np.float64] = np.linalg.norm(gaps * np.asarray(self._spacing), axis=1)
+        return distances
 
     def _input(self, prompts: Prompts, one: _Pass) -> tuple[NetworkInput, torch.Tensor, Prompts]:
         """Return the preprocessed images, the same with the channels of the prompts, and where these lie in them."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, is_first_on_lesion
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes, is_first_on_lesion
 from lesionclick.prompts.spec import Rules
 
 LENGTH_MM = 12.0
@@ -69,7 +69,9 @@ def apply_rules(
     With ``challenge``, each lesion is clicked once, in its centre, before any is clicked again, on its rim. The second
     round tells two things more. Where a further click on a lesion lies deeper in the mask than `RIM_LOGIT`, the same
     correction draws the mask back to it. And all lesions are marked: from `REPEATS` such clicks on, components without
-    a tumour click are removed.
+    a tumour point are removed. Strokes are neither, and these two rules ask for as many background points as tumour
+    points, as the challenge's readers set them: strokes hardly ever come out even, not even those that are too short to
+    be told from clicks.
 
     Parameters
     ----------
@@ -98,27 +100,28 @@ def apply_rules(
     agreement = side * lesion_logit[tuple(points.T)]
     wrong = agreement <= 0
     residual = np.where(wrong, side * (SURE_LOGIT - agreement), 0.0)
-    if rules == "challenge":
+    clicked_in_turn = rules == "challenge" and len(tumor) == len(background)
+    if clicked_in_turn:
         further = np.flatnonzero(~is_first_on_lesion(tumor, spacing_zyx))
         residual[further] += np.minimum(RIM_LOGIT - agreement[further], 0.0)
     if residual.any():
         mask = (lesion_logit + _correction(points, residual, lesion_logit.shape, spacing_zyx)) > 0
         mask[tuple(background.T)] = False
         mask[tuple(tumor.T)] = True
-    removed = _remove_unmarked(mask, tumor) if rules == "challenge" else 0
+    removed = _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx)) if clicked_in_turn else 0
     corrected = [int(wrong[side == one].sum()) for one in (1.0, -1.0)]
     return mask, RulesActed(len(tumor), len(background), corrected[0], corrected[1], removed)
 
 
-def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64]) -> int:
-    """Remove components without a click from `mask` where all are marked, and return their number."""
-    places = np.unique(tumor_zyx, axis=0)
+def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_click: NDArray[np.bool_]) -> int:
+    """Remove components without a point from `mask` where clicks say that all are marked, and return their number."""
+    places = np.unique(tumor_zyx[is_click], axis=0)
     if len(places) <= REPEATS:
         return 0
     numbers, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    marked = np.unique(numbers[tuple(places.T)])
-    if len(places) - len(marked) < REPEATS:
+    if len(places) - len(np.unique(numbers[tuple(places.T)])) < REPEATS:
         return 0
+    marked = np.unique(numbers[tuple(tumor_zyx.T)])
     mask &= np.isin(numbers, marked)
     return int(count - len(marked))
 

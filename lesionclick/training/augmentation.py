@@ -1,4 +1,4 @@
-"""Transforms of interactive PET/CT training: light augmentation, misaligned images, and clicks made on the fly.
+"""Transforms of interactive PET/CT training: light augmentation, misaligned images, clicks and strokes made on the fly.
 
 Images are tensors (channel, z, y, x) with CT first and PET second, segmentations (1, z, y, x).
 """
@@ -13,11 +13,13 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform, SegOnlyTransform
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import KDTree
 from torch.nn import functional
 
 from lesionclick.prompts.encodings import PointEncoding
-from lesionclick.prompts.points import Prompts
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 from lesionclick.simulation.readers import corrective_pair, simulate
+from lesionclick.simulation.strokes import Stroke, corrective_stroke
 from lesionclick.training.losses import FIRST_ORGAN
 
 MOST_CLICKS = 10
@@ -26,6 +28,12 @@ NO_CLICKS_SHARE = 0.2
 """Share of the samples that get no click at all, beside those whose number of clicks is drawn as zero."""
 CORRECTIVE_SHARE = 0.15
 """Share of the samples whose clicks correct a crude prediction instead of following the challenge's procedure."""
+STROKES_SHARE = 0.15
+"""Share of the samples that get strokes instead of clicks; autoPET V has scribbles for clicks."""
+MOST_STROKES = 5
+"""Largest number of simulated strokes, as in autoPET V."""
+DENSE_SHARE = 0.5
+"""Share of the strokes that get a point halfway between neighbours: they are drawn on a PET of half the voxel size."""
 UNPAIRED_SHARE = 0.1
 """Share of the samples whose numbers of tumour and background clicks are independent of each other."""
 WITHHELD_SHARE = 0.5
@@ -163,7 +171,7 @@ class WeighLesions(BasicTransform):  # type: ignore[misc]
 
 
 class AppendClicks(BasicTransform):  # type: ignore[misc]
-    """Simulate clicks on the augmented patch and append their channels to the image.
+    """Simulate clicks or strokes on the augmented patch and append their channels to the image.
 
     Parameters
     ----------
@@ -172,8 +180,8 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
     spacing_zyx
         Voxel size of the patch in mm.
     jitter_voxels
-        Each click moves by up to this much along every axis, since clicks are placed on the PET grid and not on the
-        network's.
+        Each click, and each stroke as a whole, moves by up to this much along every axis, since they are placed on the
+        PET grid and not on the network's.
     """
 
     def __init__(self, encoding: PointEncoding, spacing_zyx: tuple[float, ...], jitter_voxels: float = 0.6) -> None:
@@ -188,6 +196,20 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
         image = data_dict["image"]
         label = data_dict["segmentation"][0].numpy() == 1
         pet = image[1].numpy()
+        strokes = rng.uniform() < STROKES_SHARE
+        prompts = self._draw_strokes(label, pet, rng) if strokes else self._click(label, pet, rng)
+        channels = self.encoding.encode(prompts, label.shape, self.spacing_zyx)
+        return {**data_dict, "image": torch.cat([image, channels])}
+
+    def _draw_strokes(self, label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np.random.Generator) -> Prompts:
+        kinds: dict[str, list[NDArray[np.float64]]] = {TUMOR: [np.empty((0, 3))], BACKGROUND: [np.empty((0, 3))]}
+        for stroke in _corrective_strokes(label, pet, rng):
+            points = stroke.voxels_zyx + rng.uniform(-1, 1, 3) * self.jitter_voxels
+            kinds[stroke.kind].append(_between(points) if rng.uniform() < DENSE_SHARE else points)
+        tumor, background = (np.concatenate(kinds[kind]) for kind in (TUMOR, BACKGROUND))
+        return Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
+
+    def _click(self, label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np.random.Generator) -> Prompts:
         steps = rng.integers(0, MOST_CLICKS + 1, size=2)
         if rng.uniform() >= UNPAIRED_SHARE:
             steps[:] = steps[0]
@@ -200,9 +222,7 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
             shown = _withhold(label, rng) if rng.uniform() < WITHHELD_SHARE else label
             kinds = (simulate(shown, pet, rng, int(local[0]))[0], simulate(label, pet, rng, int(local[1]))[1])
         tumor, background = (points + rng.uniform(-1, 1, points.shape) * self.jitter_voxels for points in kinds)
-        prompts = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
-        channels = self.encoding.encode(prompts, label.shape, self.spacing_zyx)
-        return {**data_dict, "image": torch.cat([image, channels])}
+        return Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
 
 
 def _withhold(label: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -226,12 +246,11 @@ def _share_of_patch(label: NDArray[np.bool_], steps: NDArray[np.int64], rng: np.
 def _corrective(
     label: NDArray[np.bool_], pet: NDArray[np.float32], steps: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Place clicks in the errors of a crude prediction: a threshold between the uptake of tumour and of the rest.
+    """Place clicks in the errors of a crude prediction.
 
     A ball around each click counts as corrected, so that the next click goes elsewhere.
     """
-    level = np.quantile(pet[label], rng.uniform(0.05, 0.7)) if label.any() else np.quantile(pet, rng.uniform(0.95, 1))
-    prediction = pet > level
+    prediction = _predict_crudely(label, pet, rng)
     clicks: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     for _ in range(int(steps.max())):
         pair = corrective_pair(label, prediction, rng)
@@ -241,3 +260,35 @@ def _corrective(
                 around = tuple(slice(max(p - 4, 0), p + 5) for p in point)
                 prediction[around] = label[around]
     return np.reshape(clicks[0], (-1, 3)).astype(np.int64), np.reshape(clicks[1], (-1, 3)).astype(np.int64)
+
+
+def _corrective_strokes(label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np.random.Generator) -> list[Stroke]:
+    """Draw 1 to `MOST_STROKES` strokes, each in the largest error that a crude prediction still has.
+
+    Parts of lesions and hot spots are left out of it, each by itself: a network misses lesions as a whole, and takes
+    few of the hot organs for lesions. Around each stroke, all counts as corrected.
+    """
+    found = _predict_crudely(label, pet, rng)
+    prediction = _withhold(found & label, rng) | _withhold(found & ~label, rng)
+    strokes: list[Stroke] = []
+    for _ in range(rng.integers(1, MOST_STROKES + 1)):
+        if (stroke := corrective_stroke(label, prediction, rng)) is None:
+            break
+        strokes.append(stroke)
+        low, high = stroke.voxels_zyx.min(axis=0) - 4, stroke.voxels_zyx.max(axis=0) + 5
+        around = tuple(slice(max(a, 0), b) for a, b in zip(low, high, strict=True))
+        prediction[around] = label[around]
+    return strokes
+
+
+def _predict_crudely(label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Take for tumour what is above a threshold between the uptake of tumour and of the rest."""
+    level = np.quantile(pet[label], rng.uniform(0.05, 0.7)) if label.any() else np.quantile(pet, rng.uniform(0.95, 1))
+    prediction: NDArray[np.bool_] = pet > level
+    return prediction
+
+
+def _between(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add to the points of a stroke those halfway between neighbours, diagonal ones too."""
+    first, second = KDTree(points).query_pairs(1.5, output_type="ndarray").T
+    return np.concatenate([points, np.unique((points[first] + points[second]) / 2, axis=0)])
