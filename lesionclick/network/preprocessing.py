@@ -268,7 +268,16 @@ def _focus(needed: Tensor, patch_size: Sequence[int]) -> tuple[Window, list[int]
     return tuple(slice(a, b + 1) for a, b in zip(low, high, strict=True)), padding
 
 
-def _shrink_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _shrink_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
     """Bring a mask to another shape: all voxels that overlap it, and their neighbours, which interpolation needs."""
-    pooled = functional.adaptive_max_pool3d(mask[None].float(), shape)
-    return functional.max_pool3d(pooled, 3, stride=1, padding=1)[0].bool()
+    for axis, new in enumerate(shape):  # a box is hit where each of its axes is, one after the other
+        old = mask.shape[axis]
+        first = torch.arange(new, device=mask.device) * old // new
+        last = ((torch.arange(new, device=mask.device) + 1) * old - 1) // new
+        hit = mask.index_select(axis, first)
+        for further in range(1, int((last - first).max()) + 1):
+            hit |= mask.index_select(axis, torch.minimum(first + further, last))
+        mask = hit.clone()  # and the voxels beside
+        mask.narrow(axis, 1, new - 1).logical_or_(hit.narrow(axis, 0, new - 1))
+        mask.narrow(axis, 0, new - 1).logical_or_(hit.narrow(axis, 1, new - 1))
+    return mask
