@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lesionclick.errors import ModelError
+from lesionclick.network.resampling import find_resampling
 from lesionclick.prompts.spec import OFFICIAL_BASELINE, PromptSpec, TaskName
 
 logger = logging.getLogger(__name__)
 
 PLATFORM_MODEL = Path("/opt/ml/model")
 """Where the platform unpacks a model that was uploaded apart."""
+
+DEFAULT_PREPROCESSOR = "DefaultPreprocessor"
+"""nnU-Net's name of what `lesionclick.network.preprocessing` does as well, without importing it."""
 
 _OFFICIAL_CHANNELS = ["CT", "PET", "FG", "BG"]
 
@@ -243,9 +247,14 @@ def _require_usable(
         raise ModelError(
             f"{folder}: expected a model whose images keep their axes, found {plans.plans['image_reader_writer']}"
         )
-    if configuration.preprocessor_class is None:
-        raise ModelError(f"{folder}: expected a preprocessor of nnU-Net, found {configuration.preprocessor_name}")
-    _ = configuration.resampling_fn_data, configuration.resampling_fn_probabilities  # raise where they are unknown
+    # nnU-Net finds what plans name by importing all of its preprocessing, so that it is asked for what is unknown alone
+    name = configuration.preprocessor_name
+    if name != DEFAULT_PREPROCESSOR and configuration.preprocessor_class is None:
+        raise ModelError(f"{folder}: expected a preprocessor of nnU-Net, found {name}")
+    settings = configuration.configuration
+    for kind in ("resampling_fn_data", "resampling_fn_probabilities"):
+        if find_resampling(settings[kind], settings[f"{kind}_kwargs"]) is None:
+            getattr(configuration, kind)  # raises where it is unknown
 
 
 def _build_network(configuration: ConfigurationManager, n_inputs: int) -> nn.Module:

@@ -238,7 +238,7 @@ class PetCtPredictor:
         if model.content.prompt.stage == "image":
             spacing = tuple(one.zoom * mm for mm in grid.spacing_zyx)
             channels = model.encoding.encode(prompts, grid.shape_zyx, spacing)
-            images = np.concatenate([self.case.ct.array[None], self.case.pet.array[None], channels.numpy()])
+            images = [self.case.ct.array, self.case.pet.array, *channels.numpy()]
             body = None if model.arithmetic.exact else self._body()
             with one.watch.stage("preprocess"):
                 prepared = preprocess(
@@ -265,11 +265,10 @@ class PetCtPredictor:
         key = one.zoom, one.place.data
         if key not in self._inputs:
             self._inputs = {known: case for known, case in self._inputs.items() if known[1] == one.place.data}
-            ct, pet = self.case.ct.array, self.case.pet.array
             with one.watch.stage("preprocess"):
                 self._inputs[key] = preprocess(
                     self.model.content,
-                    np.stack([ct, pet]),
+                    [self.case.ct.array, self.case.pet.array],
                     [one.zoom * mm for mm in self.case.pet.grid.spacing_zyx],
                     body=self._body(),
                     device=one.place.data,

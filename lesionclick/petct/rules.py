@@ -105,7 +105,9 @@ def apply_rules(
         further = np.flatnonzero(~is_first_on_lesion(tumor, spacing_zyx))
         residual[further] += np.minimum(RIM_LOGIT - agreement[further], 0.0)
     if residual.any():
-        mask = (lesion_logit + _correction(points, residual, lesion_logit.shape, spacing_zyx)) > 0
+        correction, windows = _correction(points, residual, lesion_logit.shape, spacing_zyx)
+        for window in windows:
+            mask[window] = lesion_logit[window] + correction[window] > 0
         mask[tuple(background.T)] = False
         mask[tuple(tumor.T)] = True
     removed = _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx)) if clicked_in_turn else 0
@@ -118,18 +120,22 @@ def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_c
     places = np.unique(tumor_zyx[is_click], axis=0)
     if len(places) <= REPEATS:
         return 0
-    numbers, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if len(places) - len(np.unique(numbers[tuple(places.T)])) < REPEATS:
+    (box,) = ndimage.find_objects(mask.view(np.uint8))  # the clicks have made sure that there is a voxel
+    numbers, count = ndimage.label(mask[box], np.ones((3, 3, 3)))
+    low = [axis.start for axis in box]
+    if len(places) - len(np.unique(numbers[tuple((places - low).T)])) < REPEATS:
         return 0
-    marked = np.unique(numbers[tuple(tumor_zyx.T)])
-    mask &= np.isin(numbers, marked)
+    marked = np.unique(numbers[tuple((tumor_zyx - low).T)])
+    stays = np.zeros(count + 1, dtype=bool)
+    stays[marked] = True
+    mask[box] = stays[numbers]
     return int(count - len(marked))
 
 
 def _correction(
     points: NDArray[np.int64], residual: NDArray[np.float64], shape: tuple[int, ...], spacing_zyx: Sequence[float]
-) -> NDArray[np.float32]:
-    """Interpolate the residuals at the points smoothly over the image, shape (z, y, x)."""
+) -> tuple[NDArray[np.float32], list[tuple[slice, ...]]]:
+    """Interpolate the residuals at the points smoothly over the image, shape (z, y, x); zero outside of the windows."""
     points, first = np.unique(points, axis=0, return_index=True)
     scaled = points * np.asarray(spacing_zyx) / LENGTH_MM
     squared = ((scaled[:, None] - scaled[None]) ** 2).sum(axis=-1)
@@ -137,6 +143,7 @@ def _correction(
     weights = np.linalg.solve(kernel, residual[first])
     field = np.zeros(shape, dtype=np.float32)
     reach = np.ceil(4 * LENGTH_MM / np.asarray(spacing_zyx)).astype(int)
+    windows = []
     for point, weight in zip(points, weights, strict=True):
         low = np.maximum(point - reach, 0)
         window = tuple(slice(a, b) for a, b in zip(low, np.minimum(point + reach + 1, shape), strict=True))
@@ -145,4 +152,5 @@ def _correction(
             for axis, p, s in zip(window, point, spacing_zyx, strict=True)
         )
         field[window] += (weight * z[:, None, None] * y[:, None] * x).astype(np.float32)
-    return field
+        windows.append(window)
+    return field, windows

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_folder import write_model_folder
+from torch.nn import functional
 
 from lesionclick.network.model_folder import read_model_folder
-from lesionclick.network.preprocessing import lesion_logit_on_image, preprocess, to_network_grid
+from lesionclick.network.preprocessing import _shrink_mask, lesion_logit_on_image, preprocess, to_network_grid
 
 
 def test_to_network_grid_keeps_voxel_centres():
@@ -46,3 +47,12 @@ def test_the_lesion_logit_is_the_same_but_for_rounding(tmp_path: Path) -> None:
     exact, fast = (lesion_logit_on_image(model, case, logits, exact=exact) for exact in (True, False))
     assert exact.shape == fast.shape == (14, 20, 18)
     np.testing.assert_allclose(fast, exact, atol=5e-3)  # nnU-Net rounds to half precision
+
+
+@pytest.mark.parametrize("shape", [(5, 9, 7), (12, 13, 15), (30, 18, 16), (1, 1, 1), (3, 40, 2)])
+def test_a_mask_in_another_shape_is_what_overlaps_it_and_the_voxels_beside(shape: tuple[int, int, int]) -> None:
+    mask = torch.rand(12, 18, 15, generator=torch.Generator().manual_seed(0)) > 0.99
+    assert mask.any()
+    overlapping = functional.adaptive_max_pool3d(mask[None].float(), shape)
+    expected = functional.max_pool3d(overlapping, 3, stride=1, padding=1)[0] > 0
+    assert torch.equal(_shrink_mask(mask, shape), expected)
