@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
+from lesionclick.cohort.work import CohortCase
 from lesionclick.errors import InputError
 from lesionclick.evaluation.jobs import find_cases
-
-
-@dataclass(frozen=True)
-class CohortCase:
-    """A case folder, and its name, which no other case of the cohort has."""
-
-    name: str
-    path: Path
 
 
 def find_cohort(source: Path, pattern: str | None = None) -> list[CohortCase]:

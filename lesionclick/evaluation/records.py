@@ -11,6 +11,7 @@ What is not finished yet lies in ``.working``.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -166,16 +167,23 @@ class CohortFolder:
 
     folder: Path
 
-    def prepare(self) -> None:
-        """Make the folders.
+    @contextmanager
+    def opened(self) -> Iterator[CohortFolder]:
+        """Make the folders, and keep all other commands out as long as this one works on them.
 
         Raises
         ------
         InputError
-            If that fails.
+            If the folders cannot be written, or another command is at work there.
         """
         for name in ("records", "masks", _WORKING):
             require_writable(self.folder / name)
+        with (self.folder / _WORKING / "lock").open("w") as lock:  # the system lets go of it, however the process ends
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"{self.folder}: expected no other command at work there, found one") from error
+            yield self
 
     def record_path(self, case: str) -> Path:
         """Return where the record of a case lies."""
@@ -212,7 +220,7 @@ class CohortFolder:
 
         What a worker left behind that was killed over the case is removed first.
         """
-        shelf = self.folder / _WORKING / case
+        shelf = self.folder / _WORKING / f"{case}.case"
         shutil.rmtree(shelf, ignore_errors=True)
         shelf.mkdir(parents=True)
         try:
@@ -242,7 +250,7 @@ class CohortFolder:
         earlier = self.record(record.case)
         if not record.done and earlier and earlier.done and earlier.fingerprint == record.fingerprint:
             return
-        written = write_durably(work / "record.json", _RECORD.dump_json(record, indent=2) + b"\n")
+        written = _write_record(record, work)
         path, place = self.record_path(record.case), self.masks_path(record.case)
         path.unlink(missing_ok=True)
         with suppress(FileNotFoundError):
@@ -251,14 +259,29 @@ class CohortFolder:
             (work / "masks").rename(place)
         written.replace(path)
 
+    def amend(self, record: Record, work: Path) -> None:
+        """Replace the record of a case whose masks stay.
+
+        Raises
+        ------
+        OSError
+            If that fails.
+        """
+        _write_record(record, work).replace(self.record_path(record.case))
+
     def write_table(self, content: bytes) -> Path:
         """Write all records as one table, made by `lesionclick.cohort.table`, and return its path."""
-        with self.working_folder("") as work:
-            return write_durably(work / "table", content).replace(self.folder / "cohort.parquet")
+        with tempfile.TemporaryDirectory(dir=self.folder / _WORKING) as work:
+            return write_durably(Path(work, "table"), content).replace(self.folder / "cohort.parquet")
 
     def remove_leftovers(self) -> None:
-        """Remove what killed workers have left of any case; only while none is at work."""
-        shutil.rmtree(self.folder / _WORKING, ignore_errors=True)
+        """Remove what killed workers have left of any case; only while no worker is at work."""
+        for shelf in (self.folder / _WORKING).iterdir():
+            shutil.rmtree(shelf, ignore_errors=True)
+
+
+def _write_record(record: Record, work: Path) -> Path:
+    return write_durably(work / "record.json", _RECORD.dump_json(record, indent=2) + b"\n")
 
 
 def write_durably(path: Path, content: bytes) -> Path:

@@ -1,0 +1,64 @@
+"""A cohort on a cluster: what is done is skipped, the rest goes to the workers, and the table is made in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+from distributed import Client, KilledWorker, as_completed
+
+from lesionclick.cohort.cluster import ClusterError
+from lesionclick.cohort.table import make_table
+from lesionclick.cohort.work import CohortCase, Outcome, Work, run_case
+from lesionclick.cohort.worker import give_up
+from lesionclick.evaluation.records import CohortFolder
+
+
+def run_cases(client: Client, cases: Sequence[CohortCase], work: Work) -> Iterator[Outcome]:
+    """Do cases on the workers of a cluster, and yield what became of each as it ends.
+
+    A case whose worker dies is tried again by another, at most `lesionclick.cohort.cluster.TRIES_AGAIN` times. The
+    cases that are not done yet are taken back when the iterator is closed.
+
+    Parameters
+    ----------
+    client
+        Of the cluster.
+    cases
+        In the order in which they are begun.
+    work
+        What is done with each.
+
+    Raises
+    ------
+    ClusterError
+        If the scheduler is lost. What was done by then is done.
+    OSError
+        If records cannot be written.
+    """
+    case_of = dict(zip(client.map(run_case, cases, work=work, key="case", pure=False), cases, strict=True))
+    try:
+        for future in as_completed(list(case_of)):
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                yield give_up(case_of[future], work, error)
+            except CancelledError as error:
+                raise ClusterError("scheduler: expected it to run until the end, found it gone; run again") from error
+            case_of.pop(future)
+    finally:
+        client.cancel(list(case_of))
+
+
+def write_table(out: CohortFolder) -> Path:
+    """Write all records of a cohort as one table, and return its path.
+
+    Raises
+    ------
+    InputError
+        If there is a file among them that is no record.
+    OSError
+        If it cannot be written.
+    """
+    return out.write_table(make_table(out.records()))
