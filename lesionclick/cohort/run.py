@@ -13,6 +13,7 @@ from lesionclick.cohort.table import make_table
 from lesionclick.cohort.work import CohortCase, Outcome, Work, run_case
 from lesionclick.cohort.worker import give_up
 from lesionclick.evaluation.records import CohortFolder
+from lesionclick.images import unwritable
 
 
 def run_cases(client: Client, cases: Sequence[CohortCase], work: Work) -> Iterator[Outcome]:
@@ -34,8 +35,8 @@ def run_cases(client: Client, cases: Sequence[CohortCase], work: Work) -> Iterat
     ------
     ClusterError
         If the scheduler is lost. What was done by then is done.
-    OSError
-        If records cannot be written.
+    InputError
+        If records cannot be written: then no case can be done.
     """
     case_of = dict(zip(client.map(run_case, cases, work=work, key="case", pure=False), cases, strict=True))
     try:
@@ -45,7 +46,10 @@ def run_cases(client: Client, cases: Sequence[CohortCase], work: Work) -> Iterat
             except KilledWorker as error:
                 yield give_up(case_of[future], work, error)
             except CancelledError as error:
-                raise ClusterError("scheduler: expected it to run until the end, found it gone; run again") from error
+                expected = "a scheduler that runs until the end"
+                raise ClusterError(f"cluster: expected {expected}, found it gone; the same command goes on") from error
+            except OSError as error:
+                raise unwritable(work.output, error) from error
             case_of.pop(future)
     finally:
         client.cancel(list(case_of))

@@ -148,7 +148,7 @@ def cohort(
     digests = digest_models(model, Engine.find(engine, container, model) if container else None)
     options = OptionsRecord(steps, exact, container)
     work = Work(output.resolve(), options, digests, labels, model, engine, trust_checkpoint)
-    failed = 0
+    failed, stopped = 0, False
     with CohortFolder(work.output).opened() as out:
         todo = [case for case in found if not is_done(case, work)]
         skipped = len(found) - len(todo)
@@ -157,11 +157,12 @@ def cohort(
                 with where.cluster() as client:
                     failed = _follow(run_cases(client, todo, work), skipped, len(found))
         except KeyboardInterrupt:
-            print("stopped; the same command goes on", file=sys.stderr)
-            return INTERRUPTED
-        finally:
-            table = write_table(out)
-    print(f"{len(found)} cases: {skipped} were done, {len(todo) - failed} done now, {failed} failed\n{table}")
+            stopped = True
+        print(write_table(out))
+    if stopped:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    print(f"{len(found)} cases: {skipped} were done, {len(todo) - failed} done now, {failed} failed")
     return 1 if failed else 0
 
 
