@@ -66,11 +66,11 @@ def local_cluster(workers: int | None = None, threads: int | None = None) -> Ite
     specs = {
         number: {
             "cls": Nanny,
-            "options": {"nthreads": 1, "memory_limit": 0, "env": variables, "silence_logs": "WARNING"},
+            "options": {"nthreads": 1, "memory_limit": 0, "env": variables, "silence_logs": "ERROR"},
         }
         for number, variables in enumerate(environment)
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     with (
         dask.config.set({**_settings(), **_numbers_of_threads(each)}),
         SpecCluster(specs, scheduler=scheduler, worker={"cls": Worker}) as cluster,

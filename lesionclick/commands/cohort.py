@@ -1,10 +1,12 @@
 """The command `cohort`."""
 
+import signal
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter, Token
@@ -148,22 +150,36 @@ def cohort(
     digests = digest_models(model, Engine.find(engine, container, model) if container else None)
     options = OptionsRecord(steps, exact, container)
     work = Work(output.resolve(), options, digests, labels, model, engine, trust_checkpoint)
-    failed, stopped = 0, False
-    with CohortFolder(work.output).opened() as out:
+    failed = 0
+    with CohortFolder(work.output).opened() as out, _interrupts() as stop:
         todo = [case for case in found if not is_done(case, work)]
         skipped = len(found) - len(todo)
-        try:
-            if todo:
-                with where.cluster() as client:
-                    failed = _follow(run_cases(client, todo, work), skipped, len(found))
-        except KeyboardInterrupt:
-            stopped = True
+        if todo:
+            with where.cluster() as client:
+                failed = _follow(run_cases(client, todo, work, stop=stop), skipped, len(found))
         print(write_table(out))
-    if stopped:
+    if stop.is_set():
         print("stopped; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     print(f"{len(found)} cases: {skipped} were done, {len(todo) - failed} done now, {failed} failed")
     return 1 if failed else 0
+
+
+@contextmanager
+def _interrupts() -> Iterator[Event]:
+    """Give what Ctrl+C sets, so that it interrupts nothing; a second one does."""
+    stop = Event()
+
+    def note(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _follow(outcomes: "Iterable[Outcome]", skipped: int, total: int) -> int:

@@ -10,20 +10,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import deadly_case
 from helpers.model_folder import write_model_folder
 from helpers.tiny_phantom import tiny_phantom
 
+from lesionclick.algorithm import Algorithm
 from lesionclick.cohort import run
 from lesionclick.cohort.cases import find_cohort
 from lesionclick.cohort.cluster import Slurm, local_cluster, slurm_cluster
 from lesionclick.cohort.work import CohortCase, Work
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
+from lesionclick.evaluation.replay import replay_cases
 from lesionclick.evaluation.samples import write_sample
+from lesionclick.evaluation.steps import Options
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0
-NAMES = [f"case{number}" for number in range(10)]
+NAMES = [f"case{number}" for number in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ class Command:
     def __init__(self, data: Path, out: Path, *arguments: str) -> None:
         fixed = ["cohort", data / "cases", "--labels", data / "labels", "--model", data / "model", "--output", out]
         self.out = CohortFolder(out)
-        self.process = start("-m", "lesionclick.cli", *fixed, "--steps", "0..10", *arguments)
+        self.process = start("-m", "lesionclick.cli", *fixed, "--steps", "0..5", *arguments)
 
     def wait_for_records(self, count: int) -> list[Record]:
         """Wait until so many cases are done, and return their records."""
@@ -87,18 +91,13 @@ def masks(out: CohortFolder) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def serial(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The masks of a run of one process, case after case."""
-    script = f"""if True:
-        from pathlib import Path
-        from lesionclick.algorithm import Algorithm
-        from lesionclick.evaluation.replay import replay_cases
-        cases, out = Path({str(data / "cases")!r}), Path({str(tmp_path_factory.mktemp("serial"))!r})
-        list(replay_cases(sorted(cases.iterdir()), Algorithm(Path({str(data / "model")!r})).handle, out / "masks"))
-        print(out)
-    """
-    process = start("-c", script)
-    log, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, log
-    return masks(CohortFolder(Path(log.split()[-1])))
+    out = tmp_path_factory.mktemp("serial")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers; sums in another order could differ
+    handle = Algorithm(data / "model").handle
+    list(replay_cases([data / "cases" / name for name in NAMES], handle, out / "masks", Options(range(6))))
+    torch.set_num_threads(threads)
+    return masks(CohortFolder(out))
 
 
 def test_a_killed_worker_loses_no_case_and_after_ctrl_c_the_same_command_goes_on(
@@ -112,14 +111,14 @@ def test_a_killed_worker_loses_no_case_and_after_ctrl_c_the_same_command_goes_on
     os.killpg(command.process.pid, signal.SIGINT)
     code, log = command.end()
     assert code == 130, log
-    assert "Traceback" not in log
+    assert "Traceback" not in log, log
     assert "the same command goes on" in log
     assert [path.name for path in (tmp_path / "out/.working").iterdir()] == ["lock"]
     before = list(command.out.records())
     assert 4 <= len(before) < len(NAMES)
     assert all(record.done for record in before)
     times = written(command.out)
-    assert len(times) >= 11 * len(before)
+    assert len(times) >= 6 * len(before)
 
     code, log = (again := Command(data, tmp_path / "out", *workers)).end()
     assert code == 0, log
