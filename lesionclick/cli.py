@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from lesionclick import __version__
 from lesionclick.commands.clicks import clicks
+from lesionclick.commands.cohort import cohort
 from lesionclick.commands.convert import convert
 from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
@@ -39,7 +40,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (replay, score, phantom, longitudinal_phantom, clicks, convert, train):
+for command in (replay, score, phantom, longitudinal_phantom, clicks, convert, train, cohort):
     app.command(command)
 
 
@@ -91,7 +92,7 @@ def _explain(error: Exception) -> tuple[int, str, int]:
         case OSError():
             return 3, str(error), logging.DEBUG
         case ModuleNotFoundError(name=str(name)) if not name.startswith("lesionclick"):
-            return 3, f"expected the package {name}, found none; try lesionclick[train,eval]", logging.DEBUG
+            return 3, f"expected the package {name}, found none; try lesionclick[train,eval,cohort]", logging.DEBUG
         case _:
             return 3, f"unexpected {type(error).__name__}: {error}", logging.ERROR
 
