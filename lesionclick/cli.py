@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from lesionclick import __version__
 from lesionclick.commands.clicks import clicks
 from lesionclick.commands.convert import convert
+from lesionclick.commands.evaluate import evaluate
 from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
@@ -39,7 +40,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (replay, score, phantom, longitudinal_phantom, clicks, convert, train):
+for command in (replay, evaluate, score, phantom, longitudinal_phantom, clicks, convert, train):
     app.command(command)
 
 
