@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from lesionclick import __version__
+from lesionclick.commands.card import card
 from lesionclick.commands.clicks import clicks
 from lesionclick.commands.convert import convert
 from lesionclick.commands.evaluate import evaluate
@@ -40,7 +41,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (replay, evaluate, score, phantom, longitudinal_phantom, clicks, convert, train):
+for command in (replay, evaluate, card, score, phantom, longitudinal_phantom, clicks, convert, train):
     app.command(command)
 
 

@@ -27,6 +27,9 @@ RECORDS = "records"
 SCORES = "scores.json"
 """Scores of a replay, below its output folder."""
 
+RESULTS = "results.json"
+"""What an evaluation leaves in its output folder."""
+
 Groups = Mapping[str, str]
 """Group of each case by its name."""
 
@@ -39,7 +42,7 @@ def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
     Parameters
     ----------
     path
-        Output folder of `lesionclick cohort` or of `lesionclick replay`, or a JSON file of results or scores.
+        Output folder of `lesionclick cohort`, `replay` or `evaluate`, or a JSON file of results or scores.
     groups
         What the tables are split by. A case that is not there has the group that the file tells, else the tracer in its
         name.
@@ -54,11 +57,11 @@ def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
         runs = _read_records(path, name)
     elif (path / SCORES).is_file():
         runs = _from_scores(read_scores(path / SCORES), name)
-    elif path.is_file():
-        runs = _read_file(path)
+    elif path.is_file() or (path / RESULTS).is_file():
+        runs = _read_file(path if path.is_file() else path / RESULTS)
     else:
-        wanted = f"a folder with {RECORDS} or {SCORES} in it, or a file of results"
-        raise InputError(f"{path}: expected {wanted}, found {'neither' if path.exists() else 'nothing'}")
+        wanted = f"a folder with {RECORDS}, {SCORES} or {RESULTS} in it, or a file of results"
+        raise InputError(f"{path}: expected {wanted}, found {'none of them' if path.exists() else 'nothing'}")
     groups = groups or {}
     return [
         replace(run, cases=[replace(case, group=groups.get(case.name, case.group)) for case in run.cases])

@@ -19,7 +19,7 @@ from lesionclick.evaluation.report import describe_environment
 from lesionclick.evaluation.results import tables
 from lesionclick.evaluation.results.challenge import CHALLENGES, Challenge
 from lesionclick.evaluation.results.figures import Curve, Values, curves_svg, pairs_svg
-from lesionclick.evaluation.results.files import write_runs, write_text
+from lesionclick.evaluation.results.files import RESULTS, write_runs, write_text
 from lesionclick.evaluation.results.pictures import CaseView
 from lesionclick.evaluation.results.runs import CaseResult, RunResult
 from lesionclick.evaluation.results.statistics import CONFIDENCE, RESAMPLES
@@ -136,7 +136,7 @@ def write_evaluation(output: Path, runs: Sequence[RunResult], *, seed: int = 0, 
     )
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "scores.csv", scores_csv(runs))
-    write_runs(output / "results.json", runs)
+    write_runs(output / RESULTS, runs)
     path = output / "report.html"
     write_text(path, page)
     return path

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
-from lesionclick.evaluation.measures import DASH
+from lesionclick.evaluation.measures import DASH, Measure
 from lesionclick.evaluation.results.challenge import Challenge, Column, Kind
 from lesionclick.evaluation.results.runs import CaseResult, RunResult
 from lesionclick.evaluation.results.statistics import Interval
@@ -144,5 +145,14 @@ def _cells(case: CaseResult, challenge: Challenge, columns: Iterable[Column]) ->
 def _head(columns: Sequence[Column]) -> Table:
     """Return the titles of columns, with their kinds above them."""
     kinds = [(_KINDS[kind], len(list(some))) for kind, some in groupby(columns, key=lambda column: column.kind)]
-    titles = [column.heading if column.kind == "last" else column.measure.title for column in columns]
-    return Table(titles, [], groups=kinds)
+    return Table([column.heading for column in columns], [], groups=kinds)
+
+
+def steps_table(group: GroupSummary, measures: Sequence[Measure[Any]]) -> Table:
+    """Return a row of means over the steps for each measure."""
+    numbers = sorted(group.steps)
+    rows: list[Row] = [
+        [measure.heading, *(measure.text(group.steps[number][measure.key].mean) for number in numbers)]
+        for measure in measures
+    ]
+    return Table(["Step", *map(str, numbers)], rows)
