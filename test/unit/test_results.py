@@ -137,7 +137,7 @@ def test_ranking_without_any_lesion_is_by_false_positives_alone():
 
 def test_worst_cases_come_first():
     cases = [case("good", 0.9, 0, 0), case("bad", 0.1, 3, 2), case("clean", NAN, 0, NAN), case("flood", NAN, 90, NAN)]
-    assert [one.name for one in worst_first(run("a", *cases))] == ["flood", "bad", "good", "clean"]
+    assert [one.name for one in worst_first(run("a", *cases))] == ["flood", "bad", "clean", "good"]
 
 
 def test_runs_of_one_name_are_numbered():

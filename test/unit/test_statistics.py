@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lesionclick.evaluation.results.statistics import compare, holm, interval_of_mean, weighted_ranks
+from lesionclick.evaluation.results.statistics import compare, holm, interval_of_mean, shares_better, weighted_ranks
 
 NAN = math.nan
 
@@ -102,8 +102,13 @@ def test_a_row_is_ranked_by_what_is_defined_for_it():
     values = [[0.9, 1], [NAN, 3], [0.1, 2], [NAN, NAN]]
     found = weighted_ranks(values, [0.5, 0.5], [True, False])
     assert found == pytest.approx([1, 3, 2, NAN], nan_ok=True)
-    shares = weighted_ranks(values, [0.5, 0.5], [True, False], relative=True)
-    assert shares == pytest.approx([(1 / 2 + 1 / 3) / 2, 1, (1 + 2 / 3) / 2, NAN], nan_ok=True)
+
+
+def test_a_row_is_placed_by_the_share_of_the_better_ones():
+    """Of two rows with a first value one is better than the third; of three with a second one, 0, 2 and 0."""
+    values = [[0.9, 1], [NAN, 3], [0.1, 1], [NAN, NAN]]
+    found = shares_better(values, [0.75, 0.25], [True, False])
+    assert found == pytest.approx([0, 2 / 3, 0.75 / 2, NAN], nan_ok=True)
 
 
 def test_a_column_without_weight_does_not_count():

@@ -128,9 +128,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in corrected]
 
 
-def weighted_ranks(
-    values: ArrayLike, weights: ArrayLike, higher_is_better: ArrayLike, *, relative: bool = False
-) -> NDArray[np.float64]:
+def weighted_ranks(values: ArrayLike, weights: ArrayLike, higher_is_better: ArrayLike) -> NDArray[np.float64]:
     """Rank by each column, and return each row's weighted mean of its ranks.
 
     Equal values share the mean of their ranks. A NaN has no rank: the column's weight does not count for that row.
@@ -143,23 +141,42 @@ def weighted_ranks(
         Of the columns.
     higher_is_better
         Whether a column's largest value is the best.
-    relative
-        Divide each rank by the number of rows that have one, where columns with a different number are put together.
 
     Returns
     -------
     NDArray
-        Shape (rows,); the best row has the lowest number, NaN is a row without any rank.
+        Shape (rows,); 1 for a row that is the best in every column, NaN for one without any rank.
     """
+    return _weighted_means(rankdata(_signed(values, higher_is_better), axis=0, nan_policy="omit"), weights)
+
+
+def shares_better(values: ArrayLike, weights: ArrayLike, higher_is_better: ArrayLike) -> NDArray[np.float64]:
+    """Return the share of the rows that are better than each row: its weighted mean over the columns.
+
+    In each column it is a share of the rows that have a value, so that columns with many and with few of them count
+    alike. Parameters are those of `weighted_ranks`.
+
+    Returns
+    -------
+    NDArray
+        Shape (rows,); 0 for a row that none is better than in any column, NaN for one without any value.
+    """
+    signed = _signed(values, higher_is_better)
+    better = rankdata(signed, method="min", axis=0, nan_policy="omit") - 1
+    return _weighted_means(better / np.maximum(np.count_nonzero(~np.isnan(signed), axis=0), 1), weights)
+
+
+def _signed(values: ArrayLike, higher_is_better: ArrayLike) -> NDArray[np.float64]:
+    """Return values of which the smallest is the best."""
     table = np.array(values, dtype=np.float64)
-    signed = np.where(np.asarray(higher_is_better, dtype=bool), -table, table)
-    ranks = rankdata(signed, axis=0, nan_policy="omit")
-    if relative:
-        ranks = ranks / np.maximum(np.count_nonzero(~np.isnan(ranks), axis=0), 1)
-    parts = np.where(np.isnan(ranks), 0.0, np.asarray(weights, dtype=np.float64))
-    totals = parts.sum(axis=1)
-    sums = np.where(parts > 0, ranks * parts, 0.0).sum(axis=1)
-    return np.divide(sums, totals, out=np.full(len(table), np.nan), where=totals > 0)
+    return np.where(np.asarray(higher_is_better, dtype=bool), -table, table)
+
+
+def _weighted_means(values: NDArray[np.float64], weights: ArrayLike) -> NDArray[np.float64]:
+    """Return the weighted mean of each row, over the columns where it is not NaN."""
+    used = np.where(np.isnan(values), 0.0, np.asarray(weights, dtype=np.float64))
+    sums, totals = (np.nan_to_num(values) * used).sum(axis=1), used.sum(axis=1)
+    return np.divide(sums, totals, out=np.full(len(values), np.nan), where=totals > 0)
 
 
 def _known(values: ArrayLike) -> NDArray[np.float64]:

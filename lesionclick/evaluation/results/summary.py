@@ -16,6 +16,7 @@ from lesionclick.evaluation.results.statistics import (
     compare,
     holm,
     interval_of_mean,
+    shares_better,
     weighted_ranks,
 )
 
@@ -194,23 +195,20 @@ def rank_runs(runs: Sequence[RunResult]) -> list[Place]:
 
 
 def worst_first(run: RunResult) -> list[CaseResult]:
-    """Return the cases with scores, the worst one first, by the challenge's ranking with cases in place of runs.
+    """Return the cases with scores, the worst one first.
 
-    A case is placed by the weighted mean of its ranks in the columns that are defined for it, each as a share of the
-    cases that have one; so a case without lesions is placed by its false positives alone.
+    A case is placed by how many of the others are better: the share of them in each column that is defined for it,
+    averaged with the challenge's weights. So a case without lesions is placed by its false positives alone.
     """
     challenge = CHALLENGES[run.task]
     values = [[*challenge.values(case.steps).values()] for case in run.scored]
     if not values:
         return []
     columns = challenge.columns
-    ranks = weighted_ranks(
-        values,
-        [column.weight for column in columns],
-        [column.measure.higher_is_better for column in columns],
-        relative=True,
+    better = shares_better(
+        values, [column.weight for column in columns], [column.measure.higher_is_better for column in columns]
     )
-    order = sorted(zip(ranks.tolist(), run.scored, strict=True), key=lambda pair: (-pair[0], pair[1].name))
+    order = sorted(zip(better.tolist(), run.scored, strict=True), key=lambda pair: (-pair[0], pair[1].name))
     return [case for _, case in order]
 
 
