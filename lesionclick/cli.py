@@ -11,9 +11,11 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from lesionclick import __version__
+from lesionclick.commands.card import card
 from lesionclick.commands.clicks import clicks
 from lesionclick.commands.cohort import cohort
 from lesionclick.commands.convert import convert
+from lesionclick.commands.evaluate import evaluate
 from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
@@ -40,7 +42,18 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (replay, score, phantom, longitudinal_phantom, clicks, convert, train, cohort):
+for command in (
+    replay,
+    evaluate,
+    card,
+    score,
+    phantom,
+    longitudinal_phantom,
+    clicks,
+    convert,
+    train,
+    cohort,
+):
     app.command(command)
 
 

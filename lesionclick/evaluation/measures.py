@@ -86,6 +86,11 @@ class Measure(Generic[Evidence]):
         """Title and unit, for the head of a table."""
         return f"{self.title} {self.unit}".strip()
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more is better, as it is for every measure that has a largest value; the others count errors."""
+        return self.largest is not None
+
     def text(self, value: float) -> str:
         """Return a value with its decimals, or a dash where it is NaN."""
         return DASH if math.isnan(value) else f"{value:.{self.digits}f}"

@@ -78,11 +78,16 @@ def make_card(replay: PetCtReplay) -> PetCtCard:
     """Return what the report shows of one case."""
     return PetCtCard(
         replay.name,
-        ", ".join([describe_grid(replay.pet.grid), *_lesions(replay)]),
+        describe(replay),
         _curves(replay) if replay.labels else None,
-        [_projections(replay, step) for step in replay.steps if step.number in SHOWN_STEPS],
+        [projections(replay, step) for step in replay.steps if step.number in SHOWN_STEPS],
         _steps_table(replay),
     )
+
+
+def describe(replay: PetCtReplay) -> str:
+    """Return the size of a case and of its lesions in words."""
+    return ", ".join([describe_grid(replay.pet.grid), *_lesions(replay)])
 
 
 def _lesions(replay: PetCtReplay) -> list[str]:
@@ -98,7 +103,8 @@ def _curves(replay: PetCtReplay) -> tuple[Picture, Picture]:
     return light, dark
 
 
-def _projections(replay: PetCtReplay, step: PetCtStep) -> Picture:
+def projections(replay: PetCtReplay, step: PetCtStep) -> Picture:
+    """Return the projections of one step, with its clicks and its first score below."""
     tumor, background = _click_counts(step)
     caption = f"Step {step.number}: {tumor} + {background} clicks"
     measure = replay.measures[0]

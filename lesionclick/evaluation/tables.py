@@ -12,10 +12,21 @@ from lesionclick.images import Grid
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and the share of 0 to 1 that a bar behind it shows, if any."""
+    """One cell of a table.
+
+    Attributes
+    ----------
+    text
+        What it says.
+    share
+        Of 0 to 1 that a bar behind the text shows, if any.
+    note
+        A smaller text below it, if any.
+    """
 
     text: str
     share: float | None = None
+    note: str = ""
 
 
 Row: TypeAlias = Sequence[Cell | str]
@@ -33,12 +44,15 @@ class Table:
         Each as long as the head.
     groups
         Titles above those of the columns, and how many columns each spans; empty where there are none.
+    n_texts
+        How many of the first columns hold words, which begin at the left.
     """
 
     head: Sequence[str]
     rows: Sequence[Row]
     foot: Sequence[Row] = ()
     groups: Sequence[tuple[str, int]] = ()
+    n_texts: int = 1
 
 
 def score_cells(measures: Sequence[Measure[Any]], scores: Scores | None, *, bars: bool = False) -> list[Cell]:

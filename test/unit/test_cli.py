@@ -23,7 +23,7 @@ from lesionclick.images import Volume
 from lesionclick.prompts.points import BACKGROUND, TUMOR
 from lesionclick.tasks import TASKS, read_case, task_of
 
-COMMANDS = ("replay", "score", "phantom", "longitudinal-phantom", "clicks", "convert", "train")
+COMMANDS = ("replay", "evaluate", "card", "score", "phantom", "longitudinal-phantom", "clicks", "convert", "train")
 
 
 @pytest.fixture(autouse=True)
