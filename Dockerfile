@@ -18,7 +18,7 @@ COPY resources /opt/app/resources
 RUN chmod -R a+rX,go-w /opt/app \
     && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/app
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS challenge
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/app /opt/app
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lesionclick
@@ -53,3 +53,22 @@ LABEL org.opencontainers.image.title="lesionclick" \
       org.grand-challenge.api-method="${API_METHOD}"
 
 ENTRYPOINT ["python", "/opt/app/inference.py"]
+
+# A worker of a cohort, by ./build.sh --worker: its further packages lie in a folder of their own, on top of the image.
+FROM build AS build-worker
+COPY requirements-worker.txt /opt/app/
+RUN python3 -m pip --python /opt/venv/bin/python install \
+        --no-cache-dir --no-deps --target /opt/cohort --requirement /opt/app/requirements-worker.txt \
+    && find /opt/cohort -type d -name tests -prune -exec rm -r {} + \
+    && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/cohort
+
+FROM challenge AS worker
+COPY --from=build-worker /opt/cohort /opt/cohort
+ENV PYTHONPATH=/opt/cohort:/opt/app
+RUN python -m lesionclick.cli cohort --help >/dev/null \
+    && python -c "import lesionclick.cohort.worker, lesionclick.cohort.run, lesionclick.cohort.cluster" \
+    && python -m dask worker --help >/dev/null
+ENTRYPOINT ["python", "-m"]
+
+# The last stage is what a build without --target makes.
+FROM challenge
