@@ -14,6 +14,8 @@ RUN python3 -m venv --system-site-packages --without-pip /opt/venv \
 COPY inference.py /opt/app/
 COPY lesionclick /opt/app/lesionclick
 COPY resources /opt/app/resources
+# What inference does not import stays out of the challenge's image.
+RUN cd /opt/app/lesionclick && rm -r cli.py cohort commands evaluation simulation training
 # A checkout may be closed to other users, and the container's user owns nothing.
 RUN chmod -R a+rX,go-w /opt/app \
     && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/app
@@ -54,17 +56,21 @@ LABEL org.opencontainers.image.title="lesionclick" \
 
 ENTRYPOINT ["python", "/opt/app/inference.py"]
 
-# A worker of a cohort, by ./build.sh --worker: its further packages lie in a folder of their own, on top of the image.
+# A worker of a cohort, by ./build.sh --worker: all of the package, and what it needs, on top of the challenge's image.
 FROM build AS build-worker
-COPY requirements-worker.txt /opt/app/
+COPY requirements-worker.txt /opt/cohort/
 RUN python3 -m pip --python /opt/venv/bin/python install \
-        --no-cache-dir --no-deps --target /opt/cohort --requirement /opt/app/requirements-worker.txt \
-    && find /opt/cohort -type d -name tests -prune -exec rm -r {} + \
+        --no-cache-dir --no-deps --target /opt/cohort --requirement /opt/cohort/requirements-worker.txt \
+    && find /opt/cohort -type d -name tests -prune -exec rm -r {} +
+COPY lesionclick /opt/cohort/lesionclick
+RUN ln -s /opt/app/resources /opt/cohort/resources \
+    && chmod -R a+rX,go-w /opt/cohort \
     && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/cohort
 
 FROM challenge AS worker
 COPY --from=build-worker /opt/cohort /opt/cohort
-ENV PYTHONPATH=/opt/cohort:/opt/app
+ENV PYTHONPATH=/opt/cohort
+WORKDIR /opt/cohort
 RUN python -m lesionclick.cli cohort --help >/dev/null \
     && python -c "import lesionclick.cohort.worker, lesionclick.cohort.run, lesionclick.cohort.cluster" \
     && python -m dask worker --help >/dev/null
