@@ -140,6 +140,30 @@ def test_a_longitudinal_case_is_shown_with_its_regions(tmp_path):
         view_longitudinal(CaseResult(name, OTHER, scores, files=half))
 
 
+def test_runs_without_any_lesion_are_told_by_their_false_positives(tmp_path):
+    nan = float("nan")
+    first, second = (
+        RunResult(
+            name,
+            "task1",
+            [
+                CaseResult(
+                    f"fdg_{n}", "FDG", {k: Scores({"dsc": nan, "fpv_ml": ml * n, "fnv_ml": nan}) for k in range(11)}
+                )
+                for n in (1, 2)
+            ],
+        )
+        for name, ml in (("_first", 3.0), ("second", 1.0))
+    )
+    ranking, scores, *_ = Page(read_page(write_evaluation(tmp_path, [first, second], worst=0))).tables
+    assert ranking[1:] == [
+        ["Place", "Run", "Mean rank", "FPV ml, 12.5 %", "AUC FPV, 12.5 %"],
+        ["1", "second", "1.000", "1.50", "15.00"],
+        ["2", "_first", "2.000", "4.50", "45.00"],
+    ]
+    assert scores[2] == ["_first", "2", "0", "4.503.00 to 6.00", "45.0030.00 to 60.00"]
+
+
 def test_the_same_runs_and_seed_give_the_same_figures(tmp_path):
     values = np.random.default_rng(0).random(9)
     cases = [CaseResult(f"fdg_{n}", "FDG", {10: Scores({"dsc": value})}) for n, value in enumerate(values)]

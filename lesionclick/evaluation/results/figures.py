@@ -83,8 +83,14 @@ def _draw_curve(axes: Axes, curve: Curve, measure: Measure[Any], **style: Any) -
     points = [(number, means[measure.key]) for number, means in sorted(curve.items()) if measure.key in means]
     numbers = [number for number, _ in points]
     axes.plot(numbers, [one.mean for _, one in points], markersize=4, clip_on=False, zorder=3, **style)
-    low, high = (list(bounds) for bounds in zip(*((one.low, one.high) for _, one in points), strict=True))
-    axes.fill_between(numbers, low, high, color=style["color"], alpha=0.16, linewidth=0)
+    axes.fill_between(
+        numbers,
+        [one.low for _, one in points],
+        [one.high for _, one in points],
+        color=style["color"],
+        alpha=0.16,
+        linewidth=0,
+    )
 
 
 def pairs_svg(columns: Sequence[Column], first: Values, second: Values, theme: Theme) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from lesionclick.errors import InputError
 from lesionclick.evaluation.figures import DARK, LIGHT, Picture
 from lesionclick.evaluation.measures import ALL as MEASURES
-from lesionclick.evaluation.measures import Measure, areas
+from lesionclick.evaluation.measures import Measure, Scores, areas
 from lesionclick.evaluation.pages import render
 from lesionclick.evaluation.registry import EVALUATIONS
 from lesionclick.evaluation.report import describe_environment
@@ -158,7 +158,7 @@ def scores_csv(runs: Sequence[RunResult]) -> str:
             complete = set(CHALLENGES[run.task].steps) <= set(case.steps)
             if complete:
                 rows["area"] = areas([case.steps[number] for number in CHALLENGES[run.task].steps])
-            for step, scores in (rows or {"": {}}).items():
+            for step, scores in (rows or {"": Scores({})}).items():
                 values = [scores.get(key, math.nan) for key in shown]
                 cells = ["" if math.isnan(value) else repr(value) for value in values]
                 writer.writerow([run.name, run.task, case.name, case.group, step, *cells, case.error or ""])

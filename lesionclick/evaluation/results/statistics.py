@@ -168,15 +168,17 @@ def shares_better(values: ArrayLike, weights: ArrayLike, higher_is_better: Array
 
 def _signed(values: ArrayLike, higher_is_better: ArrayLike) -> NDArray[np.float64]:
     """Return values of which the smallest is the best."""
-    table = np.array(values, dtype=np.float64)
-    return np.where(np.asarray(higher_is_better, dtype=bool), -table, table)
+    signs = np.where(np.asarray(higher_is_better, dtype=bool), -1.0, 1.0)
+    signed: NDArray[np.float64] = signs * np.asarray(values, dtype=np.float64)
+    return signed
 
 
 def _weighted_means(values: NDArray[np.float64], weights: ArrayLike) -> NDArray[np.float64]:
     """Return the weighted mean of each row, over the columns where it is not NaN."""
     used = np.where(np.isnan(values), 0.0, np.asarray(weights, dtype=np.float64))
     sums, totals = (np.nan_to_num(values) * used).sum(axis=1), used.sum(axis=1)
-    return np.divide(sums, totals, out=np.full(len(values), np.nan), where=totals > 0)
+    means: NDArray[np.float64] = np.divide(sums, totals, out=np.full(len(values), np.nan), where=totals > 0)
+    return means
 
 
 def _known(values: ArrayLike) -> NDArray[np.float64]:

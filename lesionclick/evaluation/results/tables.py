@@ -54,8 +54,13 @@ def scores_table(summaries: Mapping[str, Sequence[GroupSummary]], columns: Seque
     head = [*(["Group"] if names else []), *(["Run"] if several else []), "Cases", "with lesions"]
     split = len(rows) - len(summaries)
     titles = _head(columns)
-    groups = [("", len(head)), *titles.groups]
-    return Table([*head, *titles.head], rows[:split], rows[split:], groups, n_texts=len(head) - 2)
+    return Table(
+        [*head, *titles.head],
+        rows[:split],
+        rows[split:],
+        groups=[("", len(head)), *titles.groups],
+        n_texts=len(head) - 2,
+    )
 
 
 def interval_cell(column: Column, interval: Interval) -> Cell:
