@@ -157,6 +157,7 @@ class PetCtPredictor:
                 data,
                 self.model.content.configuration.patch_size,
                 needed=wanted,
+                at_once=self._at_once(one.place),
                 kept=self._kept(moved, one)(Plan(1), 0),
             )
         assert logits is not None  # there is no limit of time
@@ -198,6 +199,7 @@ class PetCtPredictor:
                 device=one.place.network,
                 budget=one.budget,
                 first_zyx=moved.indices_zyx().tolist(),
+                at_once=self._at_once(one.place),
                 kept=self._kept(moved, one) if self.keeps_tiles and case.needed is not None else None,
             )
         if predicted.logits is None:
@@ -208,6 +210,12 @@ class PetCtPredictor:
             exact = case.needed is None and self.model.arithmetic.exact
             lesion_logit = lesion_logit_on_image(content, case, predicted.logits, exact=exact)
             return Predicted(lesion_logit, (predicted.plan,))
+
+    def _at_once(self, place: Placement) -> int:
+        """Return how many tiles are computed together."""
+        if place.one_by_one:
+            return 1
+        return self.model.arithmetic.tiles_at_once(place.network, self.model.content.configuration.patch_size)
 
     def _kept(self, moved: Prompts, one: _Pass) -> Callable[[Plan, int], KeyedTiles]:
         """Return what names the tiles of a pass by all that their logits depend on, the marks that reach them."""

@@ -167,7 +167,7 @@ class TestMemory:
     def test_the_cpu_has_one_place(self) -> None:
         assert list_placements(CPU) == [Placement(CPU, CPU)]
 
-    @pytest.mark.parametrize("failures", [0, 1, 2])
+    @pytest.mark.parametrize("failures", [0, 1, 2, 3])
     def test_the_next_place_needs_less_of_the_device(self, failures: int, caplog: pytest.LogCaptureFixture) -> None:
         seen: list[Placement] = []
 
@@ -178,7 +178,8 @@ class TestMemory:
             return "done"
 
         assert in_memory(work, [], GPU) == "done"
-        assert seen == [Placement(GPU, GPU), Placement(GPU, CPU), Placement(CPU, CPU)][: failures + 1]
+        one_by_one = [Placement(GPU, GPU, True), Placement(GPU, CPU, True), Placement(CPU, CPU, True)]
+        assert seen == [Placement(GPU, GPU), *one_by_one][: failures + 1]
         warnings = [record.getMessage() for record in caplog.records]
         assert len(warnings) == failures
         assert all("CUDA out of memory. Tried" in line for line in warnings)
