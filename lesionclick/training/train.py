@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lesionclick.errors import InputError, ModelError
-from lesionclick.network.model_folder import read_checkpoints
+from lesionclick.network.checkpoints import Checkpoint, find_checkpoints
 from lesionclick.training.losses import FIRST_ORGAN
 from lesionclick.training.places import balance_lesions, list_places
 from lesionclick.training.plans import RECIPES, adapt_plans
@@ -205,8 +205,8 @@ def take_weights(network: nn.Module, initial: Path, sureness: float = 1.0) -> No
     ModelError
         If the folder cannot be read, or its weights do not fit the network.
     """
-    checkpoint = next(iter(read_checkpoints(initial).values()))
-    weights = {name: tensor.float() for name, tensor in checkpoint["network_weights"].items()}
+    checkpoint = Checkpoint.read(find_checkpoints(initial)[0])
+    weights = {name: tensor.float() for name, tensor in checkpoint.weights.items()}
     known = network.state_dict()
     for name in known.keys() & weights.keys():
         expected, found = known[name], weights[name]
