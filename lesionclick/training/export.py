@@ -37,11 +37,13 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
     Raises
     ------
     ModelError
-        If no fold has a final checkpoint, or several trainings lie in `trained`.
+        If no fold has a final checkpoint, several trainings lie in `trained`, or it was trained by others.
     InputError
         If `target` is a folder with anything but a model.
     """
     results = _find_results(trained)
+    if "prompt" not in json.loads((results / "plans.json").read_text()):
+        raise ModelError(f"{results / 'plans.json'}: expected plans of lesionclick train with a prompt, found others")
     checkpoints = sorted(results.glob("fold_*/checkpoint_final.pth"))
     if not checkpoints:
         raise ModelError(f"{results}: expected fold_*/checkpoint_final.pth, found none; has the training ended?")

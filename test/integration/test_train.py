@@ -221,6 +221,9 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
 class TestExport:
     def test_a_training_without_a_final_checkpoint_is_refused(self, tmp_path):
         (tmp_path / "plans.json").write_text("{}")
+        with pytest.raises(ModelError, match="expected plans of lesionclick train with a prompt"):
+            export_model(tmp_path, tmp_path / "model")
+        (tmp_path / "plans.json").write_text('{"prompt": {}}')
         with pytest.raises(ModelError, match="checkpoint_final"):
             export_model(tmp_path, tmp_path / "model")
 
