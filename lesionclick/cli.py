@@ -14,8 +14,10 @@ from lesionclick import __version__
 from lesionclick.commands.card import card
 from lesionclick.commands.clicks import clicks
 from lesionclick.commands.cohort import cohort
-from lesionclick.commands.convert import convert
+from lesionclick.commands.dataset import dataset
 from lesionclick.commands.evaluate import evaluate
+from lesionclick.commands.export import export
+from lesionclick.commands.held_out import held_out
 from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
@@ -50,8 +52,10 @@ for command in (
     phantom,
     longitudinal_phantom,
     clicks,
-    convert,
+    dataset,
     train,
+    export,
+    held_out,
     cohort,
 ):
     app.command(command)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick.budget import SAFETY, Budget, Plan, Stopwatch
+from lesionclick.images import Volume
 from lesionclick.network import ensemble, tiles
 from lesionclick.network.ensemble import Placement
 from lesionclick.network.preprocessing import (
@@ -200,14 +201,14 @@ class PetCtPredictor:
                 budget=one.budget,
                 first_zyx=moved.indices_zyx().tolist(),
                 at_once=self._at_once(one.place),
-                kept=self._kept(moved, one) if self.keeps_tiles and case.needed is not None else None,
+                kept=self._kept(moved, one) if self.keeps_tiles else None,
             )
         if predicted.logits is None:
             logger.warning("plan: no time for any tile; the clicks alone count")
             nothing = np.full(self.case.pet.array.shape, OUTSIDE_LOGIT, dtype=np.float32)
             return Predicted(nothing, (predicted.plan,))
         with one.watch.stage("resample prediction"):
-            exact = case.needed is None and self.model.arithmetic.exact
+            exact = self.model.arithmetic.exact
             lesion_logit = lesion_logit_on_image(content, case, predicted.logits, exact=exact)
             return Predicted(lesion_logit, (predicted.plan,))
 
@@ -246,14 +247,13 @@ class PetCtPredictor:
         if model.content.prompt.stage == "image":
             spacing = tuple(one.zoom * mm for mm in grid.spacing_zyx)
             channels = model.encoding.encode(prompts, grid.shape_zyx, spacing)
-            images = [self.case.ct.array, self.case.pet.array, *channels.numpy()]
-            body = None if model.arithmetic.exact else self._body()
+            images = [self._rounded(self.case.ct), self._rounded(self.case.pet), *channels.numpy()]
             with one.watch.stage("preprocess"):
                 prepared = preprocess(
                     model.content,
                     images,
                     spacing,
-                    body=body,
+                    body=self._body(),
                     device=one.place.data,
                     exact=model.arithmetic.exact,
                 )
@@ -263,8 +263,15 @@ class PetCtPredictor:
         channels = model.encoding.encode(moved, prepared.images.shape[1:], self._spacing, one.place.data)
         return prepared, torch.cat([prepared.images, channels]), moved
 
-    def _body(self) -> NDArray[np.bool_]:
-        """Return where a prediction is wanted, shape (z, y, x)."""
+    def _rounded(self, image: Volume) -> NDArray[np.float32]:
+        """Return an image in the precision that the model was trained with, as float32."""
+        precision = self.model.content.prompt.precision
+        return image.array.astype(precision, copy=False).astype(np.float32, copy=False)
+
+    def _body(self) -> NDArray[np.bool_] | None:
+        """Return where a prediction is wanted, shape (z, y, x); None for everywhere, as in nnU-Net."""
+        if self.model.arithmetic.exact:
+            return None
         inside: NDArray[np.bool_] = (self.case.ct.array > BODY_HU) | (self.case.pet.array > BODY_SUV)
         return inside
 
@@ -276,7 +283,7 @@ class PetCtPredictor:
             with one.watch.stage("preprocess"):
                 self._inputs[key] = preprocess(
                     self.model.content,
-                    [self.case.ct.array, self.case.pet.array],
+                    [self._rounded(self.case.ct), self._rounded(self.case.pet)],
                     [one.zoom * mm for mm in self.case.pet.grid.spacing_zyx],
                     body=self._body(),
                     device=one.place.data,

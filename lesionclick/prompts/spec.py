@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from lesionclick.errors import ModelError
-from lesionclick.prompts.encodings import ENCODINGS, Encoding, Gaussian, LesionPair
+from lesionclick.prompts.encodings import ENCODINGS, Ball, Encoding, Gaussian, LesionPair
 
 VERSION = 2
 """Of the form that is written. A file without a version is of the first form, which is read as well."""
@@ -16,6 +16,7 @@ VERSION = 2
 TaskName = Literal["task1", "task2"]
 Stage = Literal["image", "network"]
 Align = Literal["centre", "corner"]
+Precision = Literal["float32", "float16"]
 Rules = Literal["none", "clicks", "challenge"]
 
 
@@ -56,6 +57,8 @@ class PromptSpec:
         What follows the network, see `lesionclick.petct.rules`. ``none``: nothing, a voxel is a lesion where the
         network says so. ``clicks``: a clicked voxel is what it was clicked as. ``challenge``: also what can be known
         of readers who click each lesion once, in its centre, before they click any again, on its rim.
+    precision
+        To which CT and PET are rounded before anything else.
     """
 
     encoding: Encoding
@@ -63,6 +66,7 @@ class PromptSpec:
     align: Align = "centre"
     prediction: Prediction = field(default_factory=Prediction)
     rules: Rules = "clicks"
+    precision: Precision = "float32"
 
     @property
     def task(self) -> TaskName:
@@ -78,6 +82,7 @@ class PromptSpec:
             "align": self.align,
             "prediction": {**asdict(self.prediction), "mirror_axes": list(self.prediction.mirror_axes)},
             "rules": self.rules,
+            "precision": self.precision,
         }
 
     def to_json(self) -> str:
@@ -97,7 +102,7 @@ class PromptSpec:
         if (version := values.pop("version")) != VERSION:
             raise ModelError(f"{source}: expected version {VERSION} or none, found {version!r}")
         _require_keys(values, {one.name for one in fields(cls)}, {"encoding"}, source)
-        for key, choices in (("stage", Stage), ("align", Align), ("rules", Rules)):
+        for key, choices in (("stage", Stage), ("align", Align), ("rules", Rules), ("precision", Precision)):
             if values.get(key, get_args(choices)[0]) not in get_args(choices):
                 raise ModelError(f"{source}: {key} must be one of {get_args(choices)}, found {values[key]!r}")
         encoding = _read_encoding(values["encoding"], f"{source}, encoding")
@@ -109,6 +114,8 @@ class PromptSpec:
 
 OFFICIAL_BASELINE = PromptSpec(Gaussian(radius=3.0), stage="image")
 """The organisers' nnU-Net baseline, which has no `prompt.json` but channels named CT, PET, FG, BG."""
+SECOND_PLACE = PromptSpec(Ball(radius=2.0), align="corner", precision="float16")
+"""The second-placed team of autoPET/CT IV (LesionLocator), which has no `prompt.json` but trainers of its own."""
 
 _FIRST_FORM = {"encoding", "stage", "radius", "unit", "reach_mm", "align", "mirror_axes", "readers", "survey"}
 

@@ -5,9 +5,7 @@ import pytest
 
 from lesionclick.errors import ModelError
 from lesionclick.prompts.encodings import Ball, Fields, Gaussian, LesionPair
-from lesionclick.prompts.spec import OFFICIAL_BASELINE, Prediction, PromptSpec
-
-SECOND_PLACE = PromptSpec(Ball(radius=2.0), align="corner")
+from lesionclick.prompts.spec import OFFICIAL_BASELINE, SECOND_PLACE, Prediction, PromptSpec
 
 FIRST_FORM = {
     "encoding": "fields",
@@ -69,6 +67,7 @@ def test_written_file_names_everything() -> None:
         "encoding": {"name": "fields", "radius": 6.0, "unit": "mm", "far_mm": 30.0, "cutoff_mm": 60.0},
         "stage": "network",
         "align": "centre",
+        "precision": "float32",
         "prediction": {"mirror_axes": [2], "survey": True},
         "rules": "challenge",
     }
@@ -123,6 +122,7 @@ def test_official_baseline_is_a_gaussian_of_three_voxels_on_the_image() -> None:
         ({"stage": "disk"}, "stage"),
         ({"stage": None}, "stage"),
         ({"align": "left"}, "align"),
+        ({"precision": "float8"}, "precision"),
         ({"rules": "all"}, "rules"),
         ({"prediction": [2]}, "prediction: expected an object"),
         ({"prediction__mirror_axes": [3]}, "prediction: mirror_axes"),
