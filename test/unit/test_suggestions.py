@@ -207,7 +207,7 @@ def test_only_tiles_that_hold_a_doubtful_voxel_are_computed(session: Any) -> Non
     everything = len(session.passes) // 2  # of one fold
     session.passes.clear()
     session._predictor.predict_views(Prompts(), np.array([[14, 14, 10]]), watch=Stopwatch())
-    # half overlapping tiles of 16 voxels: 3 x 2 x 2 of them hold the voxel; by two folds, and what is not mirrored is known
+    # half overlapping tiles of 16 voxels: 3 x 2 x 2 hold the voxel; by two folds, and what is not mirrored is known
     assert len(session.passes) == 2 * 3 * 12 < 2 * 3 * everything
 
 
