@@ -22,6 +22,7 @@ from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
 from lesionclick.commands.score import score
+from lesionclick.commands.suggest import suggest
 from lesionclick.commands.train import train
 from lesionclick.errors import LesionClickError
 
@@ -57,6 +58,7 @@ for command in (
     export,
     held_out,
     cohort,
+    suggest,
 ):
     app.command(command)
 
