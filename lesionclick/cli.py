@@ -16,6 +16,8 @@ from lesionclick.commands.clicks import clicks
 from lesionclick.commands.cohort import cohort
 from lesionclick.commands.convert import convert
 from lesionclick.commands.evaluate import evaluate
+from lesionclick.commands.export_dicom import export_dicom
+from lesionclick.commands.import_study import import_study
 from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
@@ -53,8 +55,10 @@ for command in (
     convert,
     train,
     cohort,
+    export_dicom,
 ):
     app.command(command)
+app.command(import_study, name="import")
 
 
 @app.meta.default
@@ -105,7 +109,8 @@ def _explain(error: Exception) -> tuple[int, str, int]:
         case OSError():
             return 3, str(error), logging.DEBUG
         case ModuleNotFoundError(name=str(name)) if not name.startswith("lesionclick"):
-            return 3, f"expected the package {name}, found none; try lesionclick[train,eval,cohort]", logging.DEBUG
+            extras = "train,eval,cohort,dicom"
+            return 3, f"expected the package {name}, found none; try lesionclick[{extras}]", logging.DEBUG
         case _:
             return 3, f"unexpected {type(error).__name__}: {error}", logging.ERROR
 
