@@ -17,7 +17,9 @@ from lesionclick.commands.cohort import cohort
 from lesionclick.commands.dataset import dataset
 from lesionclick.commands.evaluate import evaluate
 from lesionclick.commands.export import export
+from lesionclick.commands.export_dicom import export_dicom
 from lesionclick.commands.held_out import held_out
+from lesionclick.commands.import_study import import_study
 from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
@@ -59,8 +61,10 @@ for command in (
     held_out,
     cohort,
     suggest,
+    export_dicom,
 ):
     app.command(command)
+app.command(import_study, name="import")
 
 
 @app.meta.default
@@ -111,7 +115,8 @@ def _explain(error: Exception) -> tuple[int, str, int]:
         case OSError():
             return 3, str(error), logging.DEBUG
         case ModuleNotFoundError(name=str(name)) if not name.startswith("lesionclick"):
-            return 3, f"expected the package {name}, found none; try lesionclick[train,eval,cohort]", logging.DEBUG
+            extras = "train,eval,cohort,dicom"
+            return 3, f"expected the package {name}, found none; try lesionclick[{extras}]", logging.DEBUG
         case _:
             return 3, f"unexpected {type(error).__name__}: {error}", logging.ERROR
 

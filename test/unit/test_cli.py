@@ -25,7 +25,7 @@ from lesionclick.tasks import TASKS, read_case, task_of
 
 COMMANDS = (
     *("replay", "evaluate", "card", "score", "phantom", "longitudinal-phantom", "clicks"),
-    *("dataset", "train", "export", "held-out", "suggest"),
+    *("dataset", "train", "export", "held-out", "suggest", "import", "export-dicom"),
 )
 
 
@@ -252,6 +252,6 @@ def test_examples_work_one_after_the_other(example, tmp_path, monkeypatch):
     assert task_of(CaseFolder.open(Path("out/cases/8"))) == TASKS["task2"]
 
 
-@pytest.mark.parametrize("command", ["dataset", "train", "export", "held-out", "suggest"])
+@pytest.mark.parametrize("command", ["dataset", "train", "export", "held-out", "suggest", "import", "export-dicom"])
 def test_examples_that_need_data_have_the_options_that_there_are(example, command):
     app.parse_args(example(command))
