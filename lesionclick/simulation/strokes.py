@@ -51,8 +51,8 @@ class Stroke:
 def corrective_stroke(label: Mask, prediction: Mask, rng: np.random.Generator) -> Stroke | None:
     """Draw the next stroke in the largest error of a prediction.
 
-    A stroke of each kind is drawn in the largest component of its errors in any axial slice, each in one of the three
-    ways at random; the one with more voxels counts, and the tumour's where they are equal.
+    A stroke of each kind is drawn in the largest component of its errors in any axial slice, both in one of the three
+    ways, which is drawn at random; the one with more voxels counts, and the tumour's where they are equal.
 
     Parameters
     ----------
@@ -73,13 +73,12 @@ def corrective_stroke(label: Mask, prediction: Mask, rng: np.random.Generator) -
     """
     if label.shape != prediction.shape or label.ndim != 3:
         raise ValueError(f"expected two (z, y, x) arrays of one shape, found {label.shape} and {prediction.shape}")
+    way: Way = get_args(Way)[rng.integers(3)]
     strokes = []
     for kind, error in ((TUMOR, label & ~prediction), (BACKGROUND, prediction & ~label)):
         if (found := largest_in_slices(error)) is not None:
             z, region = found
-            way: Way = get_args(Way)[rng.integers(3)]
-            drawn = draw(region, way, rng)
-            strokes.append(Stroke(kind, np.insert(drawn, 0, z, axis=1)))
+            strokes.append(Stroke(kind, np.insert(draw(region, way, rng), 0, z, axis=1)))
     return max(strokes, key=lambda stroke: len(stroke.voxels_zyx), default=None)
 
 
