@@ -34,8 +34,8 @@ class Evaluation:
         Makes what the macro `card` shows of one replay.
     write_picture
         Writes one picture of its replays, where there is one.
-    takes_corrective
-        Whether clicks can be put where the last mask was wrong.
+    takes_corrections
+        Whether clicks or strokes can be put where the last mask was wrong.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Evaluation:
     summarise: Callable[[Sequence[Any]], Table]
     make_card: Callable[[Any], object]
     write_picture: Callable[[Path, Sequence[Any]], None] | None = None
-    takes_corrective: bool = False
+    takes_corrections: bool = False
 
 
 EVALUATIONS: Mapping[TaskName, Evaluation] = {
@@ -59,7 +59,7 @@ EVALUATIONS: Mapping[TaskName, Evaluation] = {
         petct_report.summarise,
         petct_report.make_card,
         write_picture,
-        takes_corrective=True,
+        takes_corrections=True,
     ),
     "task2": Evaluation(
         "Task 2",

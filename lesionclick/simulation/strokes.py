@@ -156,5 +156,5 @@ def _walk(pixels: Indices, start: int) -> tuple[NDArray[np.float64], NDArray[np.
     pairs = KDTree(pixels).query_pairs(1.5, output_type="ndarray")  # a diagonal is 1.41 long
     lengths = np.linalg.norm(pixels[pairs[:, 0]] - pixels[pairs[:, 1]], axis=1)
     touching = coo_array((lengths, tuple(pairs.T)), shape=(len(pixels), len(pixels))).tocsr()
-    distance, before = dijkstra(touching, directed=False, indices=start, return_predecessors=True)
-    return distance, before
+    distance, before = dijkstra(touching, directed=False, indices=[start], return_predecessors=True)
+    return distance[0], before[0]
