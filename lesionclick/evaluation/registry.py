@@ -39,8 +39,8 @@ class Evaluation:
         Shows a case of a finished run again.
     write_picture
         Writes one picture of its replays, where there is one.
-    takes_corrective
-        Whether clicks can be put where the last mask was wrong.
+    takes_corrections
+        Whether clicks or strokes can be put where the last mask was wrong.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Evaluation:
     make_card: Callable[[Any], object]
     view: Callable[[CaseResult], CaseView]
     write_picture: Callable[[Path, Sequence[Any]], None] | None = None
-    takes_corrective: bool = False
+    takes_corrections: bool = False
 
 
 EVALUATIONS: Mapping[TaskName, Evaluation] = {
@@ -66,7 +66,7 @@ EVALUATIONS: Mapping[TaskName, Evaluation] = {
         petct_report.make_card,
         pictures.view_petct,
         write_picture,
-        takes_corrective=True,
+        takes_corrections=True,
     ),
     "task2": Evaluation(
         "Task 2",

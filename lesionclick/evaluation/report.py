@@ -40,7 +40,9 @@ def write_report(output: Path, replays: Sequence[Replay], *, run: str) -> Path:
         if evaluation.write_picture:
             evaluation.write_picture(output / "picture.png", of_task)
         cards = [evaluation.make_card(replay) for replay in of_task]
-        parts.append({"evaluation": evaluation, "summary": evaluation.summarise(of_task), "cards": cards})
+        summary = evaluation.summarise(of_task)
+        measures = of_task[0].measures
+        parts.append({"evaluation": evaluation, "summary": summary, "measures": measures, "cards": cards})
     page = render("page.html", parts=parts, environment=describe_environment(run))
     path = output / "report.html"
     path.write_text(page, encoding="utf-8")

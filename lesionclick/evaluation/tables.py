@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from lesionclick.evaluation.measures import DASH, Measure, Scores
+from lesionclick.evaluation.measures import DASH, Measure, Scores, mean
 from lesionclick.evaluation.steps import Replay
 from lesionclick.images import Grid
 
@@ -89,9 +89,22 @@ def steps_text(replay: Replay) -> str:
         ]
         for step in replay.steps
     ]
+    return f"{replay.name}\n{_aligned(head, rows)}"
+
+
+def areas_text(replays: Sequence[Replay]) -> str:
+    """Return the areas under the scores of cases, all of one kind, and their means as lines for a terminal."""
+    measures = replays[0].measures
+    found = [(replay.name, replay.areas) for replay in replays]
+    found.append(("mean", mean([areas for _, areas in found if areas is not None])))
+    head = ["area", *(measure.heading for measure in measures)]
+    rows = [[name, *(cell.text for cell in score_cells(measures, areas))] for name, areas in found]
+    return _aligned(head, rows)
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [replay.name, *(_line(row, widths) for row in (head, *rows))]
-    return "\n".join(lines).replace(DASH, "-")  # a terminal may know nothing but ASCII
+    return "\n".join(_line(row, widths) for row in (head, *rows)).replace(DASH, "-")  # not all terminals know more
 
 
 def _line(texts: Iterable[str], widths: Iterable[int]) -> str:

@@ -114,6 +114,28 @@ class Prompts:
         )
 
 
+def pairs_within(places: NDArray[np.number], distance: float) -> NDArray[np.int64]:
+    """Return the numbers of the places that lie within a distance of each other, two and two.
+
+    Parameters
+    ----------
+    places
+        Shape (n, 3) or (n, 2), n at least 1.
+    distance
+        In the unit of `places`.
+
+    Returns
+    -------
+    NDArray
+        Shape (pairs, 2), the lower number first.
+    """
+    # The tree splits places at the next larger number. That of zero is denormal: where PyTorch flushes these to zero, as
+    # our training asks it to, the tree never ends. So no coordinate is zero.
+    tree = KDTree(places - places.min(axis=0) + 1.0)
+    pairs: NDArray[np.int64] = tree.query_pairs(distance, output_type="ndarray")
+    return pairs
+
+
 def are_in_strokes(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
     """Tell the points of strokes from clicks: they hang together, `STROKE_POINTS` of them or more.
 
@@ -135,7 +157,7 @@ def are_in_strokes(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float])
     if (count := len(points_zyx)) < STROKE_POINTS:
         return np.zeros(count, dtype=bool)
     places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
-    pairs = KDTree(places).query_pairs(STROKE_LINK_MM, output_type="ndarray")
+    pairs = pairs_within(places, STROKE_LINK_MM)
     links = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
     _, chains = connected_components(links, directed=False)
     inside: NDArray[np.bool_] = np.bincount(chains)[chains] >= STROKE_POINTS

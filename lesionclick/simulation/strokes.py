@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import KDTree
 from skimage.draw import line
 from skimage.morphology import skeletonize
 
-from lesionclick.prompts.points import BACKGROUND, TUMOR
+from lesionclick.prompts.points import BACKGROUND, TUMOR, pairs_within
 
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -51,8 +50,8 @@ class Stroke:
 def corrective_stroke(label: Mask, prediction: Mask, rng: np.random.Generator) -> Stroke | None:
     """Draw the next stroke in the largest error of a prediction.
 
-    A stroke of each kind is drawn in the largest component of its errors in any axial slice, each in one of the three
-    ways at random; the one with more voxels counts, and the tumour's where they are equal.
+    A stroke of each kind is drawn in the largest component of its errors in any axial slice, both in one of the three
+    ways, which is drawn at random; the one with more voxels counts, and the tumour's where they are equal.
 
     Parameters
     ----------
@@ -73,13 +72,12 @@ def corrective_stroke(label: Mask, prediction: Mask, rng: np.random.Generator) -
     """
     if label.shape != prediction.shape or label.ndim != 3:
         raise ValueError(f"expected two (z, y, x) arrays of one shape, found {label.shape} and {prediction.shape}")
+    way: Way = get_args(Way)[rng.integers(3)]
     strokes = []
     for kind, error in ((TUMOR, label & ~prediction), (BACKGROUND, prediction & ~label)):
         if (found := largest_in_slices(error)) is not None:
             z, region = found
-            way: Way = get_args(Way)[rng.integers(3)]
-            drawn = draw(region, way, rng)
-            strokes.append(Stroke(kind, np.insert(drawn, 0, z, axis=1)))
+            strokes.append(Stroke(kind, np.insert(draw(region, way, rng), 0, z, axis=1)))
     return max(strokes, key=lambda stroke: len(stroke.voxels_zyx), default=None)
 
 
@@ -154,8 +152,8 @@ def _walk(pixels: Indices, start: int) -> tuple[NDArray[np.float64], NDArray[np.
     before : NDArray
         The pixel from which each is reached, shape (n,).
     """
-    pairs = KDTree(pixels).query_pairs(1.5, output_type="ndarray")  # a diagonal is 1.41 long
+    pairs = pairs_within(pixels, 1.5)  # a diagonal is 1.41 long
     lengths = np.linalg.norm(pixels[pairs[:, 0]] - pixels[pairs[:, 1]], axis=1)
     touching = coo_array((lengths, tuple(pairs.T)), shape=(len(pixels), len(pixels))).tocsr()
-    distance, before = dijkstra(touching, directed=False, indices=start, return_predecessors=True)
-    return distance, before
+    distance, before = dijkstra(touching, directed=False, indices=[start], return_predecessors=True)
+    return distance[0], before[0]

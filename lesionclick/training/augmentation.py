@@ -13,11 +13,10 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform, SegOnlyTransform
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import KDTree
 from torch.nn import functional
 
 from lesionclick.prompts.encodings import PointEncoding
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, pairs_within
 from lesionclick.simulation.readers import corrective_pair, simulate
 from lesionclick.simulation.strokes import Stroke, corrective_stroke
 from lesionclick.training.losses import FIRST_ORGAN
@@ -290,5 +289,5 @@ def _predict_crudely(label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np
 
 def _between(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Add to the points of a stroke those halfway between neighbours, diagonal ones too."""
-    first, second = KDTree(points).query_pairs(1.5, output_type="ndarray").T
+    first, second = pairs_within(points, 1.5).T
     return np.concatenate([points, np.unique((points[first] + points[second]) / 2, axis=0)])

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -205,3 +208,20 @@ class TestStrokes:
         assert first.tolist() == [True] * 11 + [False, True]
         assert is_first_on_lesion(np.array([near, *stroke]), self.SPACING).tolist() == [True] * 12
         assert is_first_on_lesion(np.array(stroke[:10]), self.SPACING).tolist() == [True] + [False] * 9
+
+
+def test_near_pairs_are_found_where_denormal_numbers_are_flushed():
+    # in a process of its own: it is the stack that used to overflow
+    script = """
+import numpy as np, torch
+from lesionclick.prompts.points import pairs_within
+torch.set_flush_denormal(True)
+rng = np.random.default_rng(0)
+for _ in range(500):
+    places = np.stack([rng.integers(0, 3, 150), rng.integers(0, 40, 150)], axis=1)
+    distance = np.abs(places[:, None] - places).max(axis=-1)
+    expected = np.argwhere(np.triu(distance <= 1, k=1))
+    found = pairs_within(places, 1.5)
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, expected.tolist()))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
