@@ -129,8 +129,8 @@ def pairs_within(places: NDArray[np.number], distance: float) -> NDArray[np.int6
     NDArray
         Shape (pairs, 2), the lower number first.
     """
-    # The tree splits places at the next larger number. That of zero is denormal: where PyTorch flushes these to zero, as
-    # our training asks it to, the tree never ends. So no coordinate is zero.
+    # The tree splits places at the next larger number. That of zero is denormal: where PyTorch flushes these to zero,
+    # as our training asks it to, the tree never ends. So no coordinate is zero.
     tree = KDTree(places - places.min(axis=0) + 1.0)
     pairs: NDArray[np.int64] = tree.query_pairs(distance, output_type="ndarray")
     return pairs
