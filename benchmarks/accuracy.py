@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lesionclick.cohort.fingerprints import digest_models
 from lesionclick.evaluation.measures import CHALLENGE, MaskPair, Scores, areas, mean, score
 from lesionclick.evaluation.results.files import write_runs
 from lesionclick.evaluation.results.runs import CaseResult, Origin, RunResult, tracer_in
@@ -156,7 +157,9 @@ def main() -> None:
         report("clicks moved to another patient's places", moved)
         runs["real, clicks moved to another patient's places"] = moved
     if args.json:
-        origin = replace(origins(args), model=str(args.model or "embedded"), command=shlex.join(["python", *sys.argv]))
+        origin = replace(
+            origins(args), model=digest_models(args.model)["task1"], command=shlex.join(["python", *sys.argv])
+        )
         write_runs(args.json, [run_result(name, of_run, args.steps, origin) for name, of_run in runs.items()])
 
 

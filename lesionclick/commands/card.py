@@ -36,15 +36,17 @@ def card(
     seed
         Of the resamples for the intervals.
     """
+    from lesionclick.cohort.fingerprints import digest_models
     from lesionclick.evaluation.results.card import Facts, make_card, read_template
     from lesionclick.evaluation.results.files import read_runs, write_text
     from lesionclick.network.model_folder import read_prompt_spec
     from lesionclick.tasks import TASKS
 
-    content = TASKS[read_prompt_spec(model).task].load(model).content
+    task = read_prompt_spec(model).task
+    facts = Facts.of(TASKS[task].load(model).content, digest_models(model)[task])
     runs = [run for path in results for run in read_runs(path)]
     own = read_template(template) if template else None
-    text = make_card(title or model.resolve().name, Facts.of(content), runs, template=own, seed=seed)
+    text = make_card(title or model.resolve().name, facts, runs, template=own, seed=seed)
     path = output or model / "MODEL_CARD.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)

@@ -1,14 +1,15 @@
 import csv
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.cohort_record import SLUG, record, step, write_records
 from helpers.page import Page
 
 from lesionclick.cli import main
+from lesionclick.cohort.fingerprints import digest_models
 from lesionclick.errors import InputError
 from lesionclick.evaluation.measures import CHALLENGE, MaskPair, Scores, score
 from lesionclick.evaluation.results.card import Facts, make_card, markdown_text
@@ -18,43 +19,30 @@ from lesionclick.evaluation.results.report import write_evaluation
 from lesionclick.evaluation.results.runs import OTHER, CaseFiles, CaseResult, Origin, RunResult
 from lesionclick.images import Volume
 
-SLUG = "tumor-lesion-segmentation"
 DASH = "\N{EN DASH}"
 
 
-def write_cohort(out: Path, cases: Path, found: dict[str, str]) -> Path:
-    """A cohort whose masks at steps 0 and 10 are nothing, and the label or nothing; the label file is `positive`'s.
+def write_cohort(out: Path, cases: Path, found: dict[str, str], model: str = "3d41") -> Path:
+    """A cohort that finds nothing at step 0, and at step 10 all lesions of some cases; one more case has failed.
 
     `found` gives for each case its folder, `positive` or `negative`, and whether step 10 finds all: ``positive all``.
     """
-    labels = cases.parent / "labels"
-    (out / "records").mkdir(parents=True)
+    labels, records = cases.parent / "labels", []
     for name, what in found.items():
         source, _, outcome = what.partition(" ")
         label = Volume.read(labels / f"{source}.mha")
         steps = []
-        for number, whole in ((0, False), (10, outcome == "all")):
-            mask = label.array if whole else np.zeros_like(label.array)
-            path = out / "masks" / name / f"step_{number:02d}.mha"
+        for number, is_whole in ((0, False), (10, outcome == "all")):
+            mask = label.array if is_whole else np.zeros_like(label.array)
+            scores = score(CHALLENGE, [MaskPair(label.array, mask, label.grid.spacing_zyx)])
+            steps.append(step(name, number, **{key: None if np.isnan(one) else one for key, one in scores.items()}))
+            path = out / steps[-1]["masks"][SLUG]
             path.parent.mkdir(parents=True, exist_ok=True)
             Volume(mask, label.grid).write(path)
-            scores = score(CHALLENGE, [MaskPair(label.array, mask, label.grid.spacing_zyx)])
-            values = {key: None if np.isnan(value) else value for key, value in scores.items()}
-            steps.append({"step": number, "masks": {SLUG: str(path.relative_to(out))}, "scores": values})
-        record = {
-            "case": name,
-            "path": str(cases / source),
-            "task": "task1",
-            "error": None,
-            "labels": {SLUG: str(labels / f"{source}.mha")},
-            "steps": steps,
-            "model": "3d41",
-        }
-        (out / "records" / f"{len(list((out / 'records').iterdir()))}.json").write_text(json.dumps(record))
+        files = {"path": str(cases / source), "labels": {SLUG: str(labels / f"{source}.mha")}}
+        records.append(record(name, steps=steps, model=model, **files))
     error = {"type": "InputError", "message": "pet: found <nothing>"}
-    record = {"case": "lost", "path": "/", "task": None, "error": error, "labels": {}, "steps": [], "model": None}
-    (out / "records" / "lost.json").write_text(json.dumps(record))
-    return out
+    return write_records(out, *records, record("lost", task=None, error=error, model=""))
 
 
 @pytest.fixture
@@ -217,6 +205,7 @@ FACTS = Facts(
     rules="challenge",
     dataset="Dataset001_Phantoms",
     n_training=219,
+    digest="3d41",
 )
 ORIGIN = Origin("phantoms <new>", "held out", "1000000", "3d41", "python a.py | tee b")
 
@@ -231,7 +220,7 @@ def test_card_holds_the_figures_of_the_results_with_their_origin():
     lines = card.splitlines()
     assert lines[0] == "# A &amp; B"
     assert "`PlainConvUNet`, 1.26 million parameters" in card
-    assert "Data: phantoms &lt;new>. Split: held out. Seed: 1000000. Model: `3d41`." in card
+    assert "Data: phantoms &lt;new>. Split: held out. Seed: 1000000. Command: `python a.py | tee b`." in card
     assert "| 3 | 3 | 0.750 (0.750 to 0.750) | 2.00 (2.00 to 2.00) | 0.00 (0.00 to 0.00) |" in lines
     assert "| DSC | 0.250 | 0.750 |" in lines
     assert r"### pipe \| run" in lines
@@ -247,30 +236,37 @@ def test_a_template_of_ones_own_fills_the_blocks():
 
 @pytest.mark.parametrize(("field", "option"), [("data", "--data"), ("split", "--split"), ("seed", "--data-seed")])
 def test_a_card_without_data_split_or_seed_is_refused(field, option):
-    origin = Origin(**{**vars(ORIGIN), field: ""})
+    origin = replace(ORIGIN, **{field: ""})
     with pytest.raises(InputError, match=rf"expected the {field} .*{option} names it"):
         make_card("a", FACTS, [labelled({10: 0.5}, origin)])
 
 
+def test_a_card_holds_no_results_of_another_model():
+    with pytest.raises(InputError, match="expected results of the model 9f31, found those of 3d41"):
+        make_card("a", replace(FACTS, digest="9f31"), [labelled({10: 0.5})])
+
+
 def test_a_card_is_of_its_task():
     with pytest.raises(InputError, match="expected results of task2"):
-        make_card("a", Facts(**{**vars(FACTS), "task": "task2"}), [labelled({10: 0.5})])
+        make_card("a", replace(FACTS, task="task2"), [labelled({10: 0.5})])
 
 
 def test_markdown_shows_names_as_they_are():
     assert markdown_text("a|b <c> `d`\n*e* f_g") == r"a\|b &lt;c> \`d\` \*e\* f_g"
 
 
-def test_evaluate_and_card_go_together(cohort, folder, tmp_path, capsys):
-    out = tmp_path / "evaluated"
+def test_evaluate_and_card_go_together(cases, folder, tmp_path, capsys):
+    out, digest = tmp_path / "evaluated", digest_models(folder)["task1"]
+    cohort = write_cohort(tmp_path / "cohort", cases, {"fdg_1": "positive all", "fdg_2": "positive"}, digest)
     named = ["--data", "tiny phantoms", "--split", "never trained on", "--data-seed", "5"]
     assert main(["evaluate", str(cohort), "--output", str(out), "--worst", "0", *named]) == 0
     assert capsys.readouterr().out == f"report: {out / 'report.html'}\n"
     assert main(["card", str(folder), "--results", str(out / "results.json"), "--title", "Tiny"]) == 0
     card = (folder / "MODEL_CARD.md").read_text()
     assert card.startswith("# Tiny\n")
-    assert "Data: tiny phantoms. Split: never trained on. Seed: 5. Model: `3d41`. 1 of 4 cases failed" in card
-    assert "| all | 3 | 2 | 0.500 (0.000 to 1.000) |" in card
+    assert "Data: tiny phantoms. Split: never trained on. Seed: 5. 1 of 3 cases failed" in card
+    assert "| 2 | 2 | 0.500 (0.000 to 1.000) |" in card
+    assert f"| files | `{digest}`" in card
 
 
 def test_evaluate_wants_a_run(capsys):

@@ -1,8 +1,8 @@
 import json
 import math
-from pathlib import Path
 
 import pytest
+from helpers.cohort_record import record, step, write_records
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation.measures import Scores
@@ -147,54 +147,30 @@ def test_runs_of_one_name_are_numbered():
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def record(name: str, **content) -> dict:
-    return {
-        "case": name,
-        "path": f"/data/cases/{name}",
-        "task": "task1",
-        "error": None,
-        "labels": {"tumor-lesion-segmentation": f"/data/labels/{name}.mha"},
-        "steps": [],
-        "model": "3d41",
-        **content,
-    }
-
-
-def step(number: int | None, **values: float | None) -> dict:
-    mask = "mask.mha" if number is None else f"step_{number:02d}.mha"
-    return {"step": number, "masks": {"tumor-lesion-segmentation": f"masks/x/{mask}"}, "scores": values or None}
-
-
-def write_records(folder: Path, *records: dict) -> Path:
-    (folder / "records").mkdir(parents=True)
-    for one in records:
-        (folder / "records" / f"{one['case']}.json").write_text(json.dumps(one))
-    return folder
-
-
 def test_cohorts_records_are_read(tmp_path):
-    steps = [step(0, dsc=0.5, fpv_ml=1.0, fnv_ml=None), step(10, dsc=0.75, fpv_ml=0.0, fnv_ml=2.0)]
+    steps = [step("psma_1", 0, dsc=0.5, fpv_ml=1.0, fnv_ml=None), step("psma_1", 10, dsc=0.75, fpv_ml=0.0, fnv_ml=2.0)]
     error = {"type": "InputError", "message": "no PET"}
     out = write_records(
         tmp_path / "out",
         record("psma_1", steps=steps),
-        record("broken", task=None, error=error, model=None),
-        record("unlabelled", labels={}, steps=[step(None)]),
+        record("broken", task=None, error=error, model=""),
+        record("unlabelled", labels={}, steps=[step("unlabelled", None)]),
     )
-    (out / "records" / ".17.psma_2.json").write_text("{")  # what a killed worker leaves
     (found,) = read_runs(out)
     broken, psma, unlabelled = found.cases
     assert (found.name, found.task, found.origin.model) == ("out", "task1", "3d41")
     assert (psma.group, psma.error, sorted(psma.steps)) == ("PSMA", None, [0, 10])
     assert dict(psma.steps[0]) == pytest.approx({"dsc": 0.5, "fpv_ml": 1, "fnv_ml": NAN}, nan_ok=True)
     assert psma.files is not None
-    assert psma.files.masks[10] == {"tumor-lesion-segmentation": out / "masks/x/step_10.mha"}
+    assert psma.files.masks[10] == {"tumor-lesion-segmentation": out / "masks/psma_1/step_10.mha"}
     assert (broken.error, broken.steps, broken.files) == ("InputError: no PET", {}, None)
     assert (unlabelled.steps, unlabelled.files) == ({}, None)
 
 
 def test_a_job_with_all_clicks_is_the_last_step(tmp_path):
-    (found,) = read_runs(write_records(tmp_path / "out", record("a", steps=[step(None, dsc=1, fpv_ml=0, fnv_ml=0)])))
+    (found,) = read_runs(
+        write_records(tmp_path / "out", record("a", steps=[step("a", None, dsc=1, fpv_ml=0, fnv_ml=0)]))
+    )
     assert list(found.cases[0].steps) == [10]
 
 
@@ -247,9 +223,10 @@ def test_a_broken_file_is_named(tmp_path, text, reason):
 
 
 def test_a_broken_record_is_named(tmp_path):
-    out = write_records(tmp_path / "out", record("a"), {**record("b"), "steps": [step(3, iou=1.0)]})
     with pytest.raises(InputError, match=r"records/b\.json.*unknown measure 'iou'"):
-        read_runs(out)
+        read_runs(write_records(tmp_path / "out", record("a"), record("b", steps=[step("b", 3, iou=1.0)])))
+    with pytest.raises(InputError, match=r"records/c\.json"):
+        read_runs(write_records(tmp_path / "other", {"case": "c"}))
 
 
 @pytest.mark.parametrize("name", ["nothing", "."])

@@ -38,6 +38,8 @@ class Facts:
         What follows the network.
     dataset, n_training
         Name of the training data, and how many cases it has.
+    digest
+        Of the folder's files, as a cohort records it.
     """
 
     task: str
@@ -52,10 +54,11 @@ class Facts:
     rules: str
     dataset: str
     n_training: int
+    digest: str
 
     @classmethod
-    def of(cls, folder: ModelFolder) -> "Facts":
-        """Return the facts of a model folder."""
+    def of(cls, folder: ModelFolder, digest: str) -> "Facts":
+        """Return the facts of a model folder with a digest."""
         encoding = folder.prompt.encoding
         return cls(
             task=folder.prompt.task,
@@ -70,6 +73,7 @@ class Facts:
             rules=folder.prompt.rules,
             dataset=folder.plans.dataset_name,
             n_training=folder.dataset["numTraining"],
+            digest=digest,
         )
 
 
@@ -103,10 +107,11 @@ def make_card(
     Raises
     ------
     InputError
-        If a run is of another task, has no scores, or does not name its data, its split and its seed.
+        If a run is of another task or tells another model, has no scores, or does not name its data, its split and its
+        seed.
     """
     for run in runs:
-        _require_origin(run, facts.task)
+        _require_origin(run, facts)
     own = DictLoader({} if template is None else {"own": template})
     environment = Environment(
         loader=ChoiceLoader([own, PackageLoader("lesionclick.evaluation")]),
@@ -157,9 +162,11 @@ def _results(run: RunResult, seed: int) -> Results:
     return Results(run, tables.scores_table({run.name: groups}, columns), tables.steps_table(groups[-1], measures))
 
 
-def _require_origin(run: RunResult, task: str) -> None:
-    if run.task != task:
-        raise InputError(f"{run.name}: expected results of {task}, as the model is, found {run.task}")
+def _require_origin(run: RunResult, facts: Facts) -> None:
+    if run.task != facts.task:
+        raise InputError(f"{run.name}: expected results of {facts.task}, as the model is, found {run.task}")
+    if run.origin.model and run.origin.model != facts.digest:
+        raise InputError(f"{run.name}: expected results of the model {facts.digest}, found those of {run.origin.model}")
     if not run.scored:
         raise InputError(f"{run.name}: expected cases with scores, found none")
     for field, option in (("data", "--data"), ("split", "--split"), ("seed", "--data-seed")):

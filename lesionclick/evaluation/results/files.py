@@ -1,8 +1,8 @@
 """Runs read from what `lesionclick cohort`, `lesionclick replay` and the benchmarks leave, and written to one file.
 
-`docs/cohort.md` describes the layout of a cohort's records. The file of results is JSON: ``{"runs": [...]}``, each run
-with ``name``, ``task``, the texts of `Origin`, and ``cases`` by name, each with ``group``, ``error`` and ``steps``: the
-values by number of the step and key of the measure, null where a value is not defined.
+The file of results is JSON: ``{"runs": [...]}``. Each run has ``name``, ``task``, the texts of `Origin`, and ``cases``
+by name, each with ``group``, ``error`` and ``steps``: the values by number of the step and key of the measure. A value
+that is not defined is null.
 """
 
 import csv
@@ -17,6 +17,7 @@ from typing import Any
 from lesionclick.errors import InputError
 from lesionclick.evaluation.expected import ScoreFile, read_scores
 from lesionclick.evaluation.measures import LESIONS, MEASURES, Scores
+from lesionclick.evaluation.records import CohortFolder, Record
 from lesionclick.evaluation.results.challenge import CHALLENGES
 from lesionclick.evaluation.results.runs import CaseFiles, CaseResult, Origin, RunResult, tracer_in
 from lesionclick.prompts.spec import TaskName
@@ -160,38 +161,36 @@ def _from_scores(scores: ScoreFile, name: str) -> list[RunResult]:
     return [RunResult(name, task, cases) for task, cases in by_task.items()]
 
 
-def _read_records(folder: Path, name: str) -> list[RunResult]:
-    records = []
-    for path in sorted((folder / RECORDS).glob("[!.]*.json")):
-        try:
-            record = json.loads(path.read_bytes())
-            records.append((record["task"], record["model"], _case_of(record, folder)))
-        except _BROKEN as error:
-            raise InputError(f"{path}: expected the record of a case, found {_reason(error)}") from error
+def _read_records(path: Path, name: str) -> list[RunResult]:
+    folder = CohortFolder(path)
+    records = list(folder.records())
     if not records:
-        raise InputError(f"{folder / RECORDS}: expected records of cases, found none")
-    known: list[TaskName] = list(dict.fromkeys(task for task, _, _ in records if task)) or ["task1"]
+        raise InputError(f"{path / RECORDS}: expected records of cases, found none")
+    tasks = [task for task in CHALLENGES if any(record.task == task for record in records)] or ["task1"]
     runs = []
-    for task in known:
+    for task in tasks:
         # A case whose folder could not be opened tells no task; it is shown with the first one.
-        own = [(model, case) for other, model, case in records if (other or known[0]) == task]
-        models = sorted({model for model, _ in own if model})
-        runs.append(RunResult(name, task, [case for _, case in own], Origin(model=", ".join(models))))
+        own = [record for record in records if (record.task or tasks[0]) == task]
+        model = ", ".join(sorted({record.model for record in own if record.model}))
+        runs.append(RunResult(name, task, [_case_of(record, task, folder) for record in own], Origin(model=model)))
     return runs
 
 
-def _case_of(record: Mapping[str, Any], folder: Path) -> CaseResult:
-    steps, masks = {}, {}
-    for step in record["steps"]:
-        # A job that sees all clicks of its case is what the challenge's last step is.
-        number = CHALLENGES[record["task"]].steps[-1] if step["step"] is None else int(step["step"])
-        masks[number] = {slug: folder / path for slug, path in step["masks"].items()}
-        if step["scores"] is not None:
-            steps[number] = _scores_of(step["scores"])
-    labels = {slug: Path(path) for slug, path in record["labels"].items()}
-    error = record["error"] and f"{record['error']['type']}: {record['error']['message']}"
-    files = CaseFiles(Path(record["path"]), labels, masks) if masks and labels else None
-    return CaseResult(record["case"], tracer_in(record["case"]), steps, error, files)
+def _case_of(record: Record, task: TaskName, folder: CohortFolder) -> CaseResult:
+    # A job that sees all clicks of its case is what the challenge's last step is.
+    steps = {CHALLENGES[task].steps[-1] if step.step is None else step.step: step for step in record.steps}
+    masks = {
+        number: {slug: folder.folder / path for slug, path in step.masks.items()} for number, step in steps.items()
+    }
+    try:
+        scores = {number: _scores_of(step.scores) for number, step in steps.items() if step.scores is not None}
+    except ValueError as problem:
+        path = folder.record_path(record.case)
+        raise InputError(f"{path}: expected measures that are known, found {problem}") from problem
+    labels = {slug: Path(path) for slug, path in record.labels.items()}
+    error = f"{record.error.type}: {record.error.message}" if record.error else None
+    files = CaseFiles(Path(record.path), labels, masks) if masks and labels else None
+    return CaseResult(record.case, tracer_in(record.case), scores, error, files)
 
 
 def _reason(error: Exception) -> str:
