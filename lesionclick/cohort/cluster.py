@@ -124,7 +124,7 @@ def slurm_cluster(slurm: Slurm) -> Iterator[Client]:
         yield client
 
 
-class _DeafToInterrupts(WorkerPlugin):
+class _DeafToInterrupts(WorkerPlugin):  # type: ignore[misc]
     """Leaves Ctrl+C, which a terminal sends to the workers too, to the process that stops them."""
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002

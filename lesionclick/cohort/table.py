@@ -12,7 +12,7 @@ from lesionclick.evaluation.measures import CHALLENGE, LESIONS
 from lesionclick.evaluation.records import Record
 
 _RULES = ("corrected_tumor", "corrected_background", "removed")
-_SCORES = tuple(measure.key for measure in (*CHALLENGE, *LESIONS))
+_SCORES = (*(measure.key for measure in CHALLENGE), *(measure.key for measure in LESIONS))
 
 SCHEMA = pa.schema(
     [

@@ -206,14 +206,13 @@ def lesion_logit_on_image(
     target = [slice(low, high) for low, high, _ in spans]
     whole[:, *target] = logits[:, *(slice(low - start, high - start) for low, high, start in spans)]
     if not exact:
-        difference = whole[1].float() - whole[0].float()
-        whole = difference.nan_to_num(nan=OUTSIDE_LOGIT)[None]
+        whole = (whole[1].float() - whole[0].float()).nan_to_num(nan=OUTSIDE_LOGIT)[None]
     cropped_shape = [high - low for low, high in case.bounds]
     spacings = model.configuration.spacing, case.spacing
     resampling = None if exact else _resampling_of(model, "probabilities")
     if resampling is None:
         resampled = model.configuration.resampling_fn_probabilities(whole, cropped_shape, *spacings)
-        channels = np.asarray(resampled, dtype=np.float32)
+        channels: NDArray[np.float32] = np.asarray(resampled, dtype=np.float32)
         difference = channels[-1] if len(channels) == 1 else channels[1] - channels[0]
     else:
         difference = resampling(whole[0], cropped_shape, *spacings).numpy()

@@ -168,7 +168,7 @@ def _take(padded: Tensor, device: torch.device, at_once: int, tiles: Sequence[Ti
     taken = torch.stack([padded[:, *tile] for tile in filled])
     if device.type != "cuda" or padded.device == device:
         return taken.to(device)
-    beside = torch.cuda.Stream(device)
+    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with torch.cuda.stream(beside):
         moved = taken.pin_memory().to(device, non_blocking=True)
     torch.cuda.current_stream(device).wait_stream(beside)

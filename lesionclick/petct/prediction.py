@@ -367,7 +367,7 @@ def _window(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[flo
 
 def _mirrored(network: Callable[[torch.Tensor], torch.Tensor], dims: Sequence[int], tile: torch.Tensor) -> torch.Tensor:
     """Return what a network says of a mirrored tile, mirrored back."""
-    return network(tile.flip(dims)).flip(dims)
+    return network(tile.flip(*dims)).flip(*dims)
 
 
 def _on_network(model: PetCtModel, case: NetworkInput, prompts: Prompts) -> Prompts:

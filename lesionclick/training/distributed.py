@@ -26,7 +26,7 @@ def run_on_gpus(run: Callable[[], None], gpus: int) -> None:
 
     os.environ["MASTER_ADDR"] = "localhost"
     os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
-    torch.multiprocessing.spawn(run_as_rank, args=(gpus, run), nprocs=gpus)
+    torch.multiprocessing.spawn(run_as_rank, args=(gpus, run), nprocs=gpus)  # type: ignore[attr-defined,no-untyped-call]
 
 
 def run_as_rank(rank: int, gpus: int, run: Callable[[], None]) -> None:
