@@ -15,9 +15,8 @@ def test_each_package_of_the_images_has_its_version_and_a_reason():
 
 
 def test_what_inference_does_not_import_stays_out_of_the_challenges_image():
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
-        "contracts"
-    ]
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    contracts = tools["importlinter"]["contracts"]
     forbidden = {name for contract in contracts for name in contract.get("forbidden_modules", ())}
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     removed = re.search(r"^RUN cd /opt/app/lesionclick && rm -r (.*)$", dockerfile, re.MULTILINE)
