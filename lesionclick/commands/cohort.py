@@ -71,6 +71,11 @@ class _Where:
     walltime: Annotated[str, Parameter(group=_JOBS)] = "24:00:00"
     directive: Annotated[tuple[str, ...], Parameter(group=_JOBS)] = ()
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers may outlive the command."""
+        return self.slurm or self.scheduler is not None
+
     def cluster(self) -> "AbstractContextManager[Client]":
         """Return the cluster, which runs as long as its context."""
         from lesionclick.cohort.cluster import Slurm, local_cluster, running_cluster, slurm_cluster
@@ -157,6 +162,8 @@ def cohort(
         if todo:
             with where.cluster() as client:
                 failed = _follow(run_cases(client, todo, work, stop=stop), skipped, len(found))
+            if not where.elsewhere:
+                out.remove_leftovers()  # the workers are gone
         print(write_table(out))
     if stop.is_set():
         print("stopped; the same command goes on", file=sys.stderr)
