@@ -64,11 +64,10 @@ def start_cluster(folder: Path, name: str) -> tuple[list[subprocess.Popen[bytes]
     file, log = folder / f"{name}.json", folder / f"{name}.log"
     quiet = ("--no-dashboard", "--scheduler-file", file)
     scheduler = start("-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", "0", *quiet, log=log)
-    workers = [
-        start("-m", "dask", "worker", "--nthreads", "1", "--memory-limit", "0", *quiet, log=log) for _ in range(2)
-    ]
-    while not file.exists():
+    while not (file.exists() and file.read_bytes().endswith(b"}")):
         time.sleep(0.1)
+    worker = ("-m", "dask", "worker", "--nthreads", "1", "--memory-limit", "0", *quiet)
+    workers = [start(*worker, log=log) for _ in range(2)]
     return [scheduler, *workers], json.loads(file.read_bytes())["address"]
 
 

@@ -135,8 +135,16 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 def _settings() -> dict[str, object]:
-    """Return Dask's settings: a worker holds no case but the one it does, so that its death harms no other."""
-    return {"distributed.scheduler.allowed-failures": TRIES_AGAIN, "distributed.scheduler.worker-saturation": 1.0}
+    """Return Dask's settings.
+
+    A worker holds no case but the one it does, so that its death harms no other; and nobody looks at the profiles that
+    it would make of its threads a hundred times a second.
+    """
+    return {
+        "distributed.scheduler.allowed-failures": TRIES_AGAIN,
+        "distributed.scheduler.worker-saturation": 1.0,
+        "distributed.worker.profile.enabled": False,
+    }
 
 
 def _numbers_of_threads(count: int) -> dict[str, object]:

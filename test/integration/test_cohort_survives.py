@@ -153,8 +153,8 @@ def start_cluster(start: Callable[..., Process], file: Path) -> tuple[Process, s
     """Start a scheduler and a worker, and return the scheduler and its address."""
     named = ("--scheduler-file", file)
     scheduler = start("-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *named)
+    wait_until(lambda: file.exists() and file.read_bytes().endswith(b"}"), scheduler)
     start("-m", "dask", "worker", *named, "--nthreads", "1", "--no-dashboard", "--no-nanny")
-    wait_until(file.exists, scheduler)
     address: str = json.loads(file.read_bytes())["address"]
     return scheduler, address
 
