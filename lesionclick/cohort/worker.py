@@ -143,10 +143,10 @@ class _CaseRun:
             self.look()
             content = self._folder.fingerprint(), digest_files(self._label_paths.values())
             self._know(fingerprint=digest(content, self.record.labels.keys(), self.record.model, self.work.options))
-        known = earlier is not None and earlier.done and earlier.fingerprint == self.record.fingerprint
-        if known:
-            self.record = replace(earlier, files=self.record.files, path=self.record.path, labels=self.record.labels)
-        return known
+        if earlier is None or not earlier.done or earlier.fingerprint != self.record.fingerprint:
+            return False
+        self.record = replace(earlier, files=self.record.files, path=self.record.path, labels=self.record.labels)
+        return True
 
     def run(self) -> None:
         """Do the case."""
