@@ -84,7 +84,8 @@ def _load_cases(folder: Path) -> Any:
 def _uptake_weights(suv: NDArray[np.floating], label: NDArray[np.integer]) -> NDArray[np.float64]:
     """Return how often each voxel outside the lesions is drawn, relative to others, for the sake of its uptake."""
     if label.max() < FIRST_ORGAN:
-        return ((suv > HOT_SUV) & (label != 1)).astype(np.float64)
+        hot: NDArray[np.bool_] = (suv > HOT_SUV) & (label != 1)
+        return hot.astype(np.float64)
     labels = np.maximum(label, 0)
     sizes = np.bincount(labels.ravel())
     weights: NDArray[np.float64] = np.clip(suv, 0, HOTTEST_SUV) / sizes[labels]
