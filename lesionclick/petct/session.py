@@ -129,9 +129,11 @@ class PetCtSession:
         watch = Stopwatch()
         predicted = self._predictor.predict(given, budget=limit, watch=watch)
         with watch.stage("rules"):
-            rules = self.model.content.prompt.rules
-            mask, acted = apply_rules(predicted.lesion_logit, given, grid.spacing_zyx, rules)
-            gate = self.model.content.prompt.gate
+            spec = self.model.content.prompt
+            mask, acted = apply_rules(
+                predicted.lesion_logit, given, grid.spacing_zyx, spec.rules, sure_logit=spec.sure_logit
+            )
+            gate = spec.gate
             if gate and not len(given) and is_negligible(mask, self.case.pet, gate):
                 mask, acted = np.zeros_like(mask), replace(acted, emptied=True)
         logger.info("rules: %s", acted)

@@ -102,6 +102,8 @@ class PromptSpec:
         What follows the network, see `lesionclick.petct.rules`. ``none``: nothing, a voxel is a lesion where the
         network says so. ``clicks``: a clicked voxel is what it was clicked as. ``challenge``: also what can be known
         of readers who click each lesion once, in its centre, before they click any again, on its rim.
+    sure_logit
+        Lesion logit that a component without a tumour point has to reach somewhere; 0 for any. No rule, no use of it.
     precision
         To which CT and PET are rounded before anything else.
     calibration
@@ -115,6 +117,7 @@ class PromptSpec:
     align: Align = "centre"
     prediction: Prediction = field(default_factory=Prediction)
     rules: Rules = "clicks"
+    sure_logit: float = 0.0
     precision: Precision = "float32"
     calibration: Calibration = field(default_factory=Calibration)
     gate: Gate | None = None
@@ -125,7 +128,7 @@ class PromptSpec:
         return "task2" if isinstance(self.encoding, LesionPair) else "task1"
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the content of a `prompt.json`; a calibration that changes nothing, and no gate, are left out."""
+        """Return the content of a `prompt.json`; what changes nothing is left out."""
         written = {
             "version": VERSION,
             "encoding": {"name": self.encoding.name, **vars(self.encoding)},
@@ -135,6 +138,8 @@ class PromptSpec:
             "rules": self.rules,
             "precision": self.precision,
         }
+        if self.sure_logit:
+            written["sure_logit"] = self.sure_logit
         if self.calibration != Calibration():
             written["calibration"] = asdict(self.calibration)
         if self.gate is not None:
@@ -170,6 +175,8 @@ class PromptSpec:
             read["calibration"] = Calibration(**_read_numbers(values, "calibration", Calibration, source))
             if read["calibration"].scale <= 0:
                 raise ModelError(f"{source}, calibration: scale must be above 0, found {read['calibration'].scale!r}")
+        if values.get("sure_logit", 0.0) != 0.0:
+            _require_positive(values["sure_logit"], "sure_logit", source)
         if values.get("gate") is not None:
             read["gate"] = Gate(**_read_numbers(values, "gate", Gate, source))
         return cls(**read)
@@ -189,7 +196,7 @@ def _from_first_form(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     left = dict(values)
     name = left.pop("encoding")
     encoding = {"name": name, "radius": left.pop("radius"), "unit": left.pop("unit", "voxel")}
-    _require_length(reach_mm := left.pop("reach_mm", 30.0), "reach_mm", source)
+    _require_positive(reach_mm := left.pop("reach_mm", 30.0), "reach_mm", source)
     if name in ("fields", "pair"):
         encoding["far_mm" if name == "fields" else "mask_mm"] = reach_mm
     prediction = {key: left.pop(key) for key in ("mirror_axes", "survey") if key in left}
@@ -210,7 +217,7 @@ def _read_encoding(values: object, source: str) -> Encoding:
             if value not in ("voxel", "mm"):
                 raise ModelError(f"{source}: unit must be voxel or mm, found {value!r}")
         elif not (key == "cutoff_mm" and value is None):
-            _require_length(value, key, source)
+            _require_positive(value, key, source)
     return kind(**options)
 
 
@@ -238,7 +245,7 @@ def _read_numbers(values: Mapping[str, Any], key: str, kind: type[Calibration | 
     return dict(found)
 
 
-def _require_length(value: object, key: str, source: str) -> None:
+def _require_positive(value: object, key: str, source: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000:
         raise ModelError(f"{source}: {key} must be a number between 0 and 1000, found {value!r}")
 

@@ -246,3 +246,30 @@ def test_no_mask_is_not_negligible():
 
 def test_an_emptied_mask_is_told():
     assert "emptied" in str(RulesActed(emptied=True))
+
+
+class TestDoubtfulComponents:
+    """Two blobs: one whose highest logit is 2, and one that reaches 5."""
+
+    def logit(self):
+        field = np.full((12, 12, 12), -3.0, dtype=np.float32)
+        field[2:5, 2:5, 2:5], field[3, 3, 3] = 1.0, 2.0
+        field[7:10, 7:10, 7:10], field[8, 8, 8] = 1.0, 5.0
+        return field
+
+    @pytest.mark.parametrize(("sure_logit", "kept", "removed"), [(0.0, 54, 0), (2.0, 54, 0), (2.5, 27, 1), (5.5, 0, 2)])
+    def test_those_that_are_sure_nowhere_are_removed(self, sure_logit, kept, removed):
+        mask, acted = apply_rules(self.logit(), Prompts(), SPACING, "clicks", sure_logit=sure_logit)
+        assert np.count_nonzero(mask) == kept
+        assert acted.removed == removed
+
+    def test_those_with_a_tumour_click_stay(self):
+        clicks = Prompts.from_indices(tumor_zyx=[(2, 2, 2)])
+        mask, acted = apply_rules(self.logit(), clicks, SPACING, "clicks", sure_logit=9.0)
+        assert np.count_nonzero(mask) == 27
+        assert mask[3, 3, 3]
+        assert acted.removed == 1
+
+    def test_without_rules_all_stay(self):
+        mask, _ = apply_rules(self.logit(), Prompts(), SPACING, "none", sure_logit=9.0)
+        assert np.count_nonzero(mask) == 54
