@@ -25,7 +25,7 @@ from lesionclick.cohort.fingerprints import digest, digest_files, digest_models,
 from lesionclick.cohort.runners import InContainers, InSession, Runner
 from lesionclick.cohort.steps import EVALUATED, CaseStep
 from lesionclick.cohort.work import CohortCase, Outcome, Work
-from lesionclick.errors import ModelError
+from lesionclick.errors import LesionClickError, ModelError
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.jobs import Jobs
 from lesionclick.evaluation.measures import MaskPair
@@ -95,8 +95,8 @@ def is_done(case: CohortCase, work: Work) -> bool:
         return False
     try:
         return record.files == _CaseRun(case, work, Path()).look()
-    except Exception:
-        return False  # whatever it is, the worker records it
+    except (LesionClickError, OSError):
+        return False  # the worker records it
 
 
 class _CaseRun:
