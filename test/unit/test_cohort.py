@@ -232,7 +232,7 @@ def disk_of(n_bytes: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("n_bytes", [0, 60, 1000], ids=["nothing", "part of a mask", "the mask, not the record"])
 def test_on_a_full_disk_nothing_is_half_written(case: CohortCase, work: Work, n_bytes: int) -> None:
-    with disk_of(n_bytes), pytest.raises(InputError, match="can write, found .*too large"):
+    with disk_of(n_bytes), pytest.raises(InputError, match=r"can write, found .*too large"):
         run_case(case, work)
     assert left(CohortFolder(work.output)) == []
     done(case, work)
