@@ -14,7 +14,6 @@ from lesionclick.cohort.table import make_table
 from lesionclick.cohort.work import CohortCase, Outcome, Work, run_case
 from lesionclick.cohort.worker import give_up
 from lesionclick.evaluation.records import CohortFolder
-from lesionclick.images import unwritable
 
 POLL_S = 0.05
 """How often it is asked whether a case has ended."""
@@ -57,13 +56,11 @@ def run_cases(
                     yield future.result()
                 except KilledWorker as error:
                     yield give_up(case, work, error)
-                except CancelledError as error:
+                except (CancelledError, OSError) as error:  # Dask's own are of the second kind, a worker's are not
                     expected = "a scheduler that runs until the end"
                     raise ClusterError(
-                        f"cluster: expected {expected}, found it gone; the same command goes on"
+                        f"cluster: expected {expected}, found {error}; the same command goes on"
                     ) from error
-                except OSError as error:
-                    raise unwritable(work.output, error) from error
     finally:
         client.cancel(list(case_of))
 

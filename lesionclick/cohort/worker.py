@@ -25,7 +25,7 @@ from lesionclick.cohort.fingerprints import digest, digest_files, digest_models,
 from lesionclick.cohort.runners import InContainers, InSession, Runner
 from lesionclick.cohort.steps import EVALUATED, CaseStep
 from lesionclick.cohort.work import CohortCase, Outcome, Work
-from lesionclick.errors import ModelError
+from lesionclick.errors import LesionClickError, ModelError
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.jobs import Jobs
 from lesionclick.evaluation.measures import MaskPair
@@ -38,7 +38,7 @@ from lesionclick.evaluation.records import (
 )
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.interfaces import Socket
-from lesionclick.images import Volume
+from lesionclick.images import Volume, unwritable
 from lesionclick.prompts.spec import TaskName
 from lesionclick.tasks import task_of
 
@@ -52,12 +52,12 @@ def run_case(case: CohortCase, work: Work) -> Outcome:
 
     Raises
     ------
-    OSError
+    InputError
         If the record cannot be written: then no case can be done.
     """
     begin = perf_counter()
     out = CohortFolder(work.output)
-    with out.working_folder(case.name) as folder, _warnings() as warnings:
+    with _working_folder(case, work) as folder, _warnings() as warnings:
         run = _CaseRun(case, work, folder / "masks")
         try:
             if run.is_known(out.record(case.name)):
@@ -77,15 +77,24 @@ def give_up(case: CohortCase, work: Work, error: Exception) -> Outcome:
 
     Raises
     ------
-    OSError
+    InputError
         If it cannot be written.
     """
-    out = CohortFolder(work.output)
-    with out.working_folder(case.name) as folder:
+    with _working_folder(case, work) as folder:
         run = _CaseRun(case, work, folder / "masks")
         run.fail(error)
-        out.keep(replace(run.record, finished=_now()), folder)
+        CohortFolder(work.output).keep(replace(run.record, finished=_now()), folder)
     return Outcome(case.name, str(error), 0.0)
+
+
+@contextmanager
+def _working_folder(case: CohortCase, work: Work) -> Iterator[Path]:
+    """Give the working folder of a case; what cannot be written there is the fault of the cohort's folder."""
+    try:
+        with CohortFolder(work.output).working_folder(case.name) as folder:
+            yield folder
+    except OSError as error:
+        raise unwritable(work.output, error) from error
 
 
 def is_done(case: CohortCase, work: Work) -> bool:
@@ -95,8 +104,8 @@ def is_done(case: CohortCase, work: Work) -> bool:
         return False
     try:
         return record.files == _CaseRun(case, work, Path()).look()
-    except Exception:
-        return False  # whatever it is, the worker records it
+    except (LesionClickError, OSError):
+        return False  # the worker records it
 
 
 class _CaseRun:

@@ -222,7 +222,7 @@ class CohortFolder:
         """
         shelf = self.folder / _WORKING / f"{case}.case"
         shutil.rmtree(shelf, ignore_errors=True)
-        shelf.mkdir(parents=True)
+        shelf.mkdir(parents=True, exist_ok=True)
         try:
             with tempfile.TemporaryDirectory(dir=shelf, ignore_cleanup_errors=True) as folder:
                 yield Path(folder)

@@ -2,8 +2,12 @@
 
 import json
 import os
+import pty
+import re
 import resource
 import shutil
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,9 +23,9 @@ from lesionclick.algorithm import Algorithm
 from lesionclick.cohort.cases import find_cohort
 from lesionclick.cohort.fingerprints import digest_models
 from lesionclick.cohort.run import write_table
-from lesionclick.cohort.work import CohortCase, Work
+from lesionclick.cohort.work import CohortCase, Outcome, Work
 from lesionclick.cohort.worker import give_up, is_done, run_case
-from lesionclick.commands.cohort import cohort
+from lesionclick.commands.cohort import _follow, cohort
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
@@ -228,7 +232,7 @@ def disk_of(n_bytes: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("n_bytes", [0, 60, 1000], ids=["nothing", "part of a mask", "the mask, not the record"])
 def test_on_a_full_disk_nothing_is_half_written(case: CohortCase, work: Work, n_bytes: int) -> None:
-    with disk_of(n_bytes), pytest.raises(OSError, match="too large"):
+    with disk_of(n_bytes), pytest.raises(InputError, match=r"can write, found .*too large"):
         run_case(case, work)
     assert left(CohortFolder(work.output)) == []
     done(case, work)
@@ -337,6 +341,28 @@ def test_cases_come_from_a_folder_a_list_or_a_pattern(cases: Path, tmp_path: Pat
         find_cohort(tmp_path / "twice.txt")
     with pytest.raises(InputError, match="match 'x-\\*'"):
         find_cohort(tmp_path / "bids", "x-*")
+
+
+OUTCOMES = [Outcome("a", None, 1.25), Outcome("b", "no PET", 0.5)]
+
+
+def test_each_case_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _follow(OUTCOMES, 3, 5) == 1
+    assert capsys.readouterr().err.splitlines() == ["4/5 a: 1.2 s, done", "5/5 b: 0.5 s, failed: no PET"]
+
+
+def test_a_terminal_shows_rate_and_remaining_time_and_only_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert _follow(OUTCOMES, 3, 5) == 1
+        terminal.flush()
+        shown = os.read(ours, 2**16).decode()
+    os.close(ours)
+    assert "failed: no PET" in shown
+    assert "a: 1.2 s" not in shown
+    assert re.search(r"5/5 \[\d\d:\d\d<\d\d:\d\d, .*case.*failed=1\]", shown), shown
 
 
 def test_nothing_to_do_starts_no_worker(case: CohortCase, work: Work, capsys: pytest.CaptureFixture[str]) -> None:
