@@ -29,15 +29,23 @@ from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.prediction import BODY_HU, BODY_SUV
 from lesionclick.prompts.points import Prompts
 from lesionclick.simulation.patients import make_patient
+from lesionclick.simulation.phantoms import Phantom, Tracer
 from lesionclick.simulation.readers import simulate
 
 CHOICE_SEED, REPORT_SEED = 3_000_000, 1_000_000
 THRESHOLDS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 WANTED_DSC = 0.998
-STEPS = (0, 5)
 SPACING_XYZ = (4.07, 4.07, 3.0)
-FIELD_OF_VIEW = (0.35, 0.75)
 MIRRORED_ALONG = 3
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Which are drawn: their seeds, the part of the height that is scanned, and the steps at which they are clicked."""
+
+    seeds: range
+    field_of_view: tuple[float, float]
+    steps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -65,12 +73,16 @@ def dsc(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return 2 * int((a & b).sum()) / both if both else 1.0
 
 
-def measure(model: PetCtModel, folds: Sequence[nn.Module], seed: int, step: int) -> tuple[list[Outcome], float]:
+def draw(seed: int, field_of_view: tuple[float, float]) -> Phantom:
+    """Return a patient with lesions, of either tracer."""
+    tracer: Tracer = "psma" if seed % 2 else "fdg"
+    return make_patient(seed, tracer, lesions=6, spacing_xyz=SPACING_XYZ, field_of_view=field_of_view)
+
+
+def measure(model: PetCtModel, folds: Sequence[nn.Module], patient: Phantom, step: int) -> tuple[list[Outcome], float]:
     """Return the outcome of each threshold for a patient, and the mean DSC between two folds."""
-    tracer = "psma" if seed % 2 else "fdg"
-    patient = make_patient(seed, tracer, lesions=6, spacing_xyz=SPACING_XYZ, field_of_view=FIELD_OF_VIEW)
     ct, pet = patient.ct.array.astype(np.float32), patient.pet.array
-    tumor, background = simulate(patient.label.array > 0, pet, np.random.default_rng(seed))
+    tumor, background = simulate(patient.label.array > 0, pet, np.random.default_rng(0))
     clicks = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background).at_step(step)
     content = model.content
     case = preprocess(content, [ct, pet], patient.pet.grid.spacing_zyx, body=(ct > BODY_HU) | (pet > BODY_SUV))
@@ -112,10 +124,14 @@ def measure(model: PetCtModel, folds: Sequence[nn.Module], seed: int, step: int)
     return outcomes, float(between)
 
 
-def tabulate(model: PetCtModel, folds: Sequence[nn.Module], seeds: Sequence[int]) -> float:
+def tabulate(model: PetCtModel, folds: Sequence[nn.Module], patients: Patients) -> float:
     """Print what each threshold does on average, and return the least one that is near enough to all folds."""
-    measured = [measure(model, folds, seed, step) for seed in seeds for step in STEPS]
-    print(f"\n{len(seeds)} patients, seeds {seeds[0]:,} to {seeds[-1]:,}, steps {STEPS}")
+    measured = []
+    for seed in patients.seeds:
+        patient = draw(seed, patients.field_of_view)
+        measured += [measure(model, folds, patient, step) for step in patients.steps]
+    seeds = patients.seeds
+    print(f"\n{len(seeds)} patients, seeds {seeds[0]:,} to {seeds[-1]:,}, steps {patients.steps}")
     print(f"mean DSC between two folds: {np.mean([between for _, between in measured]):.3f}\n")
     print(f"| sure below | DSC to all, mean | least | fewer calls, mean | least |\n|{' --- |' * 5}")
     chosen = THRESHOLDS[-1]
@@ -134,14 +150,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=4, help="patients of each set")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--view", type=float, nargs=2, default=(0.0, 1.0), help="part of the height, default all of it")
+    parser.add_argument("--steps", type=int, nargs="+", default=(0, 5), help="default: before a click, and five pairs")
     parser.add_argument("--noise", type=float, default=0.1, help="in units of the spread of the weights")
     parser.add_argument("--model", type=Path, help="model folder (default: the embedded one)")
     args = parser.parse_args()
     model = PetCtModel.load(args.model)
     folds = [perturbed(model.networks[0], args.noise, seed) for seed in range(args.folds)]
-    chosen = tabulate(model, folds, range(CHOICE_SEED, CHOICE_SEED + args.count))
+    choice, report = (
+        Patients(range(first, first + args.count), tuple(args.view), tuple(args.steps))
+        for first in (CHOICE_SEED, REPORT_SEED)
+    )
+    chosen = tabulate(model, folds, choice)
     print(f"\nchosen: -{chosen:g}, the highest whose mean DSC is {WANTED_DSC} or more")
-    tabulate(model, folds, range(REPORT_SEED, REPORT_SEED + args.count))
+    tabulate(model, folds, report)
 
 
 if __name__ == "__main__":
