@@ -18,6 +18,7 @@ from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
 from lesionclick.commands.score import score
 from lesionclick.commands.train import train
+from lesionclick.commands.view import view
 from lesionclick.errors import LesionClickError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (replay, score, phantom, longitudinal_phantom, clicks, convert, train):
+for command in (view, replay, score, phantom, longitudinal_phantom, clicks, convert, train):
     app.command(command)
 
 
