@@ -59,10 +59,8 @@ def view(
     records = Records(output or default_output(case), tuple(study.click_files(())))
     access = Access.make(host, listening.getsockname()[1], os.environ.get("LESIONCLICK_TOKEN"))
 
-    def ready() -> None:
-        print(f"clicks and masks: {records.folder}\nopen: {access.url}", flush=True)
-        if not no_browser:
-            webbrowser.open(access.url)
-
-    serve(Reading(study, records), access, listening, ready=ready)
+    print(f"clicks and masks: {records.folder}\nopen: {access.url}", flush=True)
+    if not no_browser:
+        webbrowser.open(access.url)
+    serve(Reading(study, records), access, listening)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 import uvicorn
 
@@ -33,20 +32,8 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise InputError(f"address: expected one of this machine and a free port, found {host}, {port}: {reason}")
 
 
-def serve(reading: Reading, access: Access, listening: socket.socket, *, ready: Callable[[], None]) -> None:
-    """Serve the page until SIGINT or SIGTERM.
-
-    Parameters
-    ----------
-    reading
-        Of the open case.
-    access
-        Who gets in.
-    listening
-        See `listen`.
-    ready
-        Called once, before the first request is answered.
-    """
+def make_server(reading: Reading, access: Access) -> uvicorn.Server:
+    """Return the server of an open case; it begins with its `run`, on a socket of `listen`."""
     config = uvicorn.Config(
         create_app(reading, access),
         log_config=None,
@@ -54,9 +41,15 @@ def serve(reading: Reading, access: Access, listening: socket.socket, *, ready: 
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
     )
+    return uvicorn.Server(config)
+
+
+def serve(reading: Reading, access: Access, listening: socket.socket) -> None:
+    """Serve the page until SIGINT or SIGTERM."""
     reading.start()
-    ready()
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        make_server(reading, access).run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass  # uvicorn has stopped, and raises the signal again
     finally:
         reading.stop()

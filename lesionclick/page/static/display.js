@@ -10,7 +10,7 @@ export const CT_WINDOWS = {
   liver: [-45, 105],
 };
 
-export const COLORS = { tumor: "#ff6b57", background: "#5ad08a", crosshair: "#5fb3d9" };
+export const COLORS = { tumor: "#ff6b57", background: "#5ad08a", crosshair: "#9fc3d6a0" };
 
 /** Low uptake white, high uptake black. */
 export const PET_MAP = { R: [255, 0], G: [255, 0], B: [255, 0], A: [255, 255], I: [0, 255] };
@@ -25,7 +25,7 @@ export const FUSION_MAP = {
 };
 
 const LABELS = [
-  [255, 107, 87], [95, 179, 217], [250, 200, 80], [160, 120, 240], [90, 208, 138],
+  [60, 205, 255], [255, 107, 87], [250, 200, 80], [160, 120, 240], [90, 208, 138],
   [240, 130, 190], [120, 220, 220], [230, 160, 90], [150, 190, 70], [130, 150, 255],
 ];
 

@@ -6,8 +6,7 @@ import { followMouse } from "./mouse.js";
 import { fillPanel } from "./panel.js";
 import { Projection } from "./projection.js";
 import { call, listen } from "./server.js";
-import { SliceRow } from "./slices.js";
-import { NVImage } from "./vendor/niivue.js";
+import { SliceRow, fetchImage } from "./slices.js";
 
 const $ = (id) => document.getElementById(id);
 const AXIAL = 0;
@@ -57,7 +56,7 @@ function applyDisplay() {
       [image.cal_min, image.cal_max] = ranges[modality(image)];
       if (image._colormap === "fusion") image.opacity = fusion;
     }
-    row.mask.opacity = maskIsShown ? 0.5 : 0;
+    row.showMask(maskIsShown);
     row.refresh();
   }
   if (projection) {
@@ -84,8 +83,11 @@ function setFusion(value) {
 
 let linking = 0;
 
-/** Show a place in all rows: those of the same grid at once, those of the other time where the registration says. */
-async function goTo(row, mm) {
+/**
+ * Show a place in all rows: those of the same grid at once, those of the other time at `places`, by scan, or else where the
+ * registration says.
+ */
+async function goTo(row, mm, places = {}) {
   const same = isPetCt ? rows : [row];
   for (const one of same) one.goTo(mm);
   if (projection) {
@@ -97,9 +99,9 @@ async function goTo(row, mm) {
   const mine = ++linking;
   const query = new URLSearchParams([["scan", row.scan], ...row.mm.map((v) => ["ras_mm", v])]);
   try {
-    const places = await call("GET", `/api/link?${query}`);
+    const linked = { ...(await call("GET", `/api/link?${query}`)), ...places };
     if (mine !== linking) return;
-    for (const other of rows) if (places[other.scan]) other.goTo(places[other.scan]);
+    for (const other of rows) if (other !== row && linked[other.scan]) other.goTo(linked[other.scan]);
   } catch {
     // not registered yet: the scans are looked at apart
   }
@@ -115,8 +117,8 @@ function goToLesion(n) {
   if (isPetCt) look(one.ras_mm);
   else {
     lesion = one.number;
-    linking++;
-    for (const row of rows) if (one.places[row.scan]) row.goTo(one.places[row.scan]);
+    const known = rows.filter((row) => one.places[row.scan]).reverse(); // the follow-up before the baseline
+    goTo(known[0], one.places[known[0].scan], one.places);
   }
   render();
 }
@@ -249,7 +251,10 @@ function paintPoints(row) {
       pen.stroke();
       if (!COLORS[kind]) {
         pen.font = `600 ${11 * ratio}px system-ui, sans-serif`;
-        pen.textAlign = "left";
+        [pen.textAlign, pen.textBaseline] = ["left", "middle"];
+        pen.lineWidth = 3 * ratio;
+        pen.strokeStyle = "#000c";
+        pen.strokeText(kind, x + 8 * ratio, y);
         pen.fillStyle = "#fff";
         pen.fillText(kind, x + 8 * ratio, y);
       }
@@ -288,7 +293,7 @@ async function showMask() {
       const wanted = state.mask;
       const scans = [...new Set(rows.map((row) => row.scan))];
       for (const scan of scans) {
-        const fresh = await NVImage.loadFromUrl({ url: `/api/masks/${scan}.nii?${wanted}`, name: "mask.nii" });
+        const fresh = await fetchImage(`/api/masks/${scan}.nii?${wanted}`);
         for (const row of rows) if (row.scan === scan) row.setMask(fresh);
       }
       shownMask = wanted;
@@ -399,7 +404,7 @@ addControls();
 addKeys();
 for (const row of rows) {
   row.paint = paintPoints(row);
-  await row.load(layersOf(row), `/api/masks/${row.scan}.nii`);
+  await row.load(layersOf(row));
   followMouse(row, reader);
 }
 active = rows[0];

@@ -4,7 +4,7 @@
 // a space of NiiVue's own.
 
 import { Niivue, NVImage } from "./vendor/niivue.js";
-import { FUSION_MAP, PET_MAP, labelMap } from "./display.js";
+import { COLORS, FUSION_MAP, PET_MAP, labelMap } from "./display.js";
 
 const AXIAL = 0;
 const CORONAL = 1;
@@ -25,14 +25,25 @@ const OPTIONS = {
   multiplanarPadPixels: 0,
   backColor: [0, 0, 0, 1],
   show3Dcrosshair: false,
+  maxDrawUndoBitmaps: 1,
   logLevel: "error",
 };
 
+const FILL = 0.22; // opacity of a mask, and of its rim
+const RIM = 0.95;
+
 const loaded = new Map();
+
+/** Fetch an image; NiiVue alone would ask for it twice. */
+export async function fetchImage(url) {
+  const answer = await fetch(url);
+  if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+  return NVImage.loadFromUrl({ url: await answer.arrayBuffer(), name: "image.nii" });
+}
 
 /** Load an image once, and give each row its own view of it. */
 async function view(url, options) {
-  if (!loaded.has(url)) loaded.set(url, NVImage.loadFromUrl({ url, name: "image.nii" }));
+  if (!loaded.has(url)) loaded.set(url, fetchImage(url));
   const image = await loaded.get(url);
   const own = Object.assign(Object.create(Object.getPrototypeOf(image)), image, { id: crypto.randomUUID() });
   return Object.assign(own, options);
@@ -56,7 +67,7 @@ export class SliceRow {
     this.nv = new Niivue(OPTIONS);
     this.nv.addColormap("pet", PET_MAP);
     this.nv.addColormap("fusion", FUSION_MAP);
-    this.mask = null;
+    this.isReady = false;
     this.mm = null;
     this.paint = () => {};
     new ResizeObserver(() => requestAnimationFrame(() => this.draw())).observe(this.element);
@@ -64,9 +75,8 @@ export class SliceRow {
 
   /**
    * @param {{url: string, colormap: string, range: number[], opacity?: number}[]} layers  the lowest first
-   * @param {string} maskUrl
    */
-  async load(layers, maskUrl) {
+  async load(layers) {
     await this.nv.attachToCanvas(this.canvas);
     this.nv.setCustomLayout(ORDER.map((sliceType, n) => ({ sliceType, position: [n / 3, 0, 1 / 3, 1] })));
     for (const { url, colormap, range, opacity = 1 } of layers) {
@@ -75,11 +85,10 @@ export class SliceRow {
       this.nv.addVolume(image);
       this.nv.setColormap(image.id, colormap);
     }
-    this.mask = await NVImage.loadFromUrl({ url: maskUrl, name: "mask.nii" });
-    this.mask.setColormapLabel(labelMap());
-    this.mask.opacity = 0.5;
-    this.nv.addVolume(this.mask);
     this.nv.setInterpolation(false);
+    this.nv.setDrawColormap(labelMap());
+    this.showMask(true);
+    this.isReady = true;
     this.goTo(this.centre());
   }
 
@@ -89,16 +98,21 @@ export class SliceRow {
   }
 
   get layers() {
-    return this.nv.volumes.filter((one) => one !== this.mask);
+    return this.nv.volumes;
   }
 
-  /** @param {NVImage} fresh */
-  setMask(fresh) {
-    this.mask.img = fresh.img;
-    this.refresh();
+  /** @param {NVImage} mask  on the grid of the row, as NiiVue's drawing, which no layer hides */
+  setMask(mask) {
+    this.nv.loadDrawing(mask);
+    this.paintOver();
   }
 
-  /** Draw again after a window, an opacity or a mask has changed. */
+  showMask(isShown) {
+    this.nv.setDrawOpacity(isShown ? FILL : 0);
+    this.nv.drawRimOpacity = isShown ? RIM : 0;
+  }
+
+  /** Draw again after a window or an opacity has changed. */
   refresh() {
     this.nv.updateGLVolume();
     this.paintOver();
@@ -197,7 +211,7 @@ export class SliceRow {
   }
 
   draw() {
-    if (!this.mask) return;
+    if (!this.isReady) return;
     this.nv.drawScene();
     this.paintOver();
   }
@@ -226,7 +240,7 @@ export class SliceRow {
     const { x, y } = this.onTile(tile, this.mm);
     const [left, top, width, height] = tile.leftTopWidthHeight;
     const gap = 10 * ratio;
-    pen.strokeStyle = "#5fb3d9b0";
+    pen.strokeStyle = COLORS.crosshair;
     pen.lineWidth = ratio;
     pen.beginPath();
     for (const [x0, y0, x1, y1] of [
