@@ -17,6 +17,7 @@ from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
 from lesionclick.commands.score import score
+from lesionclick.commands.suggest import suggest
 from lesionclick.commands.train import train
 from lesionclick.commands.view import view
 from lesionclick.errors import LesionClickError
@@ -40,7 +41,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (view, replay, score, phantom, longitudinal_phantom, clicks, convert, train):
+for command in (view, suggest, replay, score, phantom, longitudinal_phantom, clicks, convert, train):
     app.command(command)
 
 

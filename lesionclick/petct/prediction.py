@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -43,6 +44,9 @@ KEPT_BYTES = 2**29
 
 NEAR_MM = 40.0
 """Half of the width of a click's neighbourhood: what the tiles over the click see on all sides of it."""
+
+VIEW_AXES = (0, 1, 2)
+"""Axes (of z, y, x) along which a prediction is mirrored to see how sure it is."""
 
 # Thresholds of the body: air and lung lie below -500 HU, and even the lungs take up more than SUV 0.3.
 BODY_HU = -500.0
@@ -149,25 +153,74 @@ class PetCtPredictor:
         device = self.model.device
         one = _Pass(Placement(device, device), Budget(), watch)
         case, data, moved = self._input(prompts, one)
-        wanted = torch.zeros(data.shape[1:], dtype=torch.bool, device=device)
-        for place in _on_network(self.model, case, points).indices_zyx().round().astype(int):
-            wanted[tuple(place.clip(0, np.array(wanted.shape) - 1))] = True
         with watch.stage("predict nearby"), self.model.arithmetic.autocast(device):
             logits = tiles.predict(
                 self.model.networks[0],
                 data,
                 self.model.content.configuration.patch_size,
-                needed=wanted,
+                needed=self._around(points.indices_zyx(), case),
                 kept=self._kept(moved, one)(Plan(1), 0),
             )
         assert logits is not None  # there is no limit of time
-        difference = (logits[1].float() - logits[0].float()).nan_to_num_(nan=OUTSIDE_LOGIT).cpu().numpy()
         window = _window(points, self.case.pet.grid.shape_zyx, self.case.pet.grid.spacing_zyx)
         corner = [axis.start for axis in window]
         voxels = np.indices([axis.stop - axis.start for axis in window]).reshape(3, -1).T + corner
-        places = index_on_network(self.model.content, case, voxels.astype(np.float64))
-        values = ndimage.map_coordinates(difference, places.T, order=1, mode="nearest")
+        values = self._lesion_logit_at(voxels, case, logits)
         return Near(window, values.reshape([axis.stop - axis.start for axis in window]))
+
+    def predict_views(
+        self, prompts: Prompts, voxels_zyx: NDArray[np.integer], *, watch: Stopwatch
+    ) -> NDArray[np.float32]:
+        """Predict some voxels several times: by each fold, and by each of them mirrored along each axis alone.
+
+        Parameters
+        ----------
+        prompts
+            Points on whole voxels inside the PET.
+        voxels_zyx
+            Indices on the PET, shape (n, 3), at least one. Only tiles that hold one of them are computed.
+        watch
+            Where the seconds of the stages go.
+
+        Returns
+        -------
+        NDArray
+            Lesion logits, shape (views, n): four views for each fold, the first of them not mirrored.
+        """
+        device = self.model.device
+        one = _Pass(Placement(device, device), Budget(), watch)
+        case, data, moved = self._input(prompts, one)
+        needed = self._around(voxels_zyx, case)
+        views = []
+        with watch.stage("predict views"), self.model.arithmetic.autocast(device):
+            for fold, network in enumerate(self.model.networks):
+                for axes in ((), *((axis,) for axis in VIEW_AXES)):
+                    logits = tiles.predict(
+                        partial(_mirrored, network, [axis + 2 for axis in axes]),
+                        data,
+                        self.model.content.configuration.patch_size,
+                        needed=needed,
+                        kept=self._kept(moved, one)(Plan(1), fold) if self.keeps_tiles and not axes else None,
+                    )
+                    assert logits is not None  # there is no limit of time
+                    views.append(self._lesion_logit_at(voxels_zyx, case, logits))
+        return np.stack(views)
+
+    def _around(self, voxels_zyx: NDArray[np.number], case: NetworkInput) -> torch.Tensor:
+        """Return the voxels of the network's grid that some voxels of the PET lie in, shape (z, y, x), bool."""
+        places = index_on_network(self.model.content, case, voxels_zyx.astype(np.float64)).round().astype(int)
+        around = torch.zeros(case.images.shape[1:], dtype=torch.bool, device=case.images.device)
+        around[tuple(torch.from_numpy(places.clip(0, np.array(around.shape) - 1)).to(around.device).T)] = True
+        return around
+
+    def _lesion_logit_at(
+        self, voxels_zyx: NDArray[np.number], case: NetworkInput, logits: torch.Tensor
+    ) -> NDArray[np.float32]:
+        """Return the lesion's logit minus the background's at voxels of the PET, interpolated, shape (n,)."""
+        difference = (logits[1].float() - logits[0].float()).nan_to_num_(nan=OUTSIDE_LOGIT).cpu().numpy()
+        places = index_on_network(self.model.content, case, voxels_zyx.astype(np.float64))
+        values: NDArray[np.float32] = ndimage.map_coordinates(difference, places.T, order=1, mode="nearest")
+        return values
 
     def _survey(self, prompts: Prompts, place: Placement, budget: Budget, watch: Stopwatch) -> Predicted:
         """Predict at all zooms, or those that there is time for, the largest first; the highest logit counts."""
@@ -296,6 +349,11 @@ def _window(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[flo
     low = np.maximum(places.min(axis=0) - reach, 0).astype(int)
     high = np.minimum(places.max(axis=0) + reach + 1, shape_zyx).astype(int)
     return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+
+def _mirrored(network: Callable[[torch.Tensor], torch.Tensor], dims: Sequence[int], tile: torch.Tensor) -> torch.Tensor:
+    """Return what a network says of a mirrored tile, mirrored back."""
+    return network(tile.flip(dims)).flip(dims)
 
 
 def _on_network(model: PetCtModel, case: NetworkInput, prompts: Prompts) -> Prompts:

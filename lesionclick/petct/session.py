@@ -15,6 +15,7 @@ from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.prediction import PetCtPredictor
 from lesionclick.petct.rules import RulesActed, apply_rules
+from lesionclick.petct.suggestions import Findings, Suggestion, find_suggestions
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 from lesionclick.prompts.spec import Rules
 
@@ -146,6 +147,25 @@ class PetCtSession:
         )
         self._latest = prompts, found
         return found
+
+    def suggest(self, count: int = 3) -> tuple[Suggestion, ...]:
+        """Return up to `count` places where a click is likely to help, the most worthwhile first.
+
+        They are for the mask that `segment` gives for the points that were added. Neither points nor mask change.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If the memory does not suffice.
+        """
+        grid = self.case.pet.grid
+        latest, given = self.segment(), self.prompts.on_grid(grid.shape_zyx)
+        findings = Findings(latest.mask.array > 0, latest.lesion_logit.array, self.case.pet.array, grid.spacing_zyx)
+        voxels = findings.doubtful()
+        if not len(voxels):
+            return ()
+        views = self._predictor.predict_views(given, voxels, watch=Stopwatch())
+        return find_suggestions(findings, views, given, count=count)
 
     def updates(self, *, budget: Budget | None = None) -> Iterator[Segmentation]:
         """Yield what is known of the points that changed, as soon as it is, and in the end what `segment` says.

@@ -23,7 +23,7 @@ from lesionclick.images import Volume
 from lesionclick.prompts.points import BACKGROUND, TUMOR
 from lesionclick.tasks import TASKS, read_case, task_of
 
-COMMANDS = ("replay", "score", "phantom", "longitudinal-phantom", "clicks", "convert", "train")
+COMMANDS = ("replay", "score", "phantom", "longitudinal-phantom", "clicks", "suggest", "convert", "train")
 
 
 @pytest.fixture(autouse=True)
@@ -241,6 +241,6 @@ def test_examples_work_one_after_the_other(example, tmp_path, monkeypatch):
     assert task_of(CaseFolder.open(Path("out/cases/8"))) == TASKS["task2"]
 
 
-@pytest.mark.parametrize("command", ["convert", "train"])
+@pytest.mark.parametrize("command", ["convert", "suggest", "train"])
 def test_examples_that_need_data_have_the_options_that_there_are(example, command):
     app.parse_args(example(command))
