@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,9 @@ STATIC = Path(__file__).parent / "static"
 HEARTBEAT_S = 10.0
 """How often the state is sent when nothing changes, so that a page notices a server that is gone."""
 
+LOOK_S = 0.5
+"""How often a stream of events looks whether the server stops."""
+
 MILLI = 1000.0
 """Frames are sent in thousandths of the PET's unit, as whole numbers of 16 bits."""
 
@@ -44,8 +48,18 @@ class PointRequest(BaseModel):
     ras_mm: tuple[Coordinate, Coordinate, Coordinate]
 
 
-def create_app(reading: Reading, access: Access) -> FastAPI:
-    """Return the application for one open case."""
+def create_app(reading: Reading, access: Access, *, is_stopping: Callable[[], bool] = lambda: False) -> FastAPI:
+    """Return the application for one open case.
+
+    Parameters
+    ----------
+    reading
+        Of the case.
+    access
+        Who gets in.
+    is_stopping
+        Tells whether tabs that listen for changes should be let go.
+    """
     app = FastAPI(title="lesionclick", openapi_url=None, redirect_slashes=False)
     app.add_middleware(Guard, access=access)
     app.add_exception_handler(InputError, _answer_input_error)
@@ -63,7 +77,8 @@ def create_app(reading: Reading, access: Access) -> FastAPI:
 
     @app.get("/api/events")
     async def events() -> StreamingResponse:
-        return StreamingResponse(_events(reading), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        stream = _events(reading, is_stopping)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=_FRESH)
 
     @app.get("/")
     def index() -> Response:
@@ -176,17 +191,18 @@ def _add_actions(app: FastAPI, reading: Reading) -> None:
 _FRESH = {"Cache-Control": "no-store"}
 
 
-async def _events(reading: Reading) -> AsyncIterator[str]:
+async def _events(reading: Reading, is_stopping: Callable[[], bool]) -> AsyncIterator[str]:
     """Yield the state as server-sent events: now, after each change, and now and then."""
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
     with reading.listening(lambda: loop.call_soon_threadsafe(changed.set)):
-        while True:
+        while not is_stopping():
             changed.clear()
             yield f"data: {json.dumps(reading.state())}\n\n"
-            try:
-                await asyncio.wait_for(changed.wait(), HEARTBEAT_S)
-            except TimeoutError:
-                continue
+            silent_s = 0.0
+            while silent_s < HEARTBEAT_S and not changed.is_set() and not is_stopping():
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), LOOK_S)
+                silent_s += LOOK_S
 
 
 def _known(scans: Any, name: str) -> Volume:

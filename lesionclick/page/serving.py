@@ -34,14 +34,13 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 def make_server(reading: Reading, access: Access) -> uvicorn.Server:
     """Return the server of an open case; it begins with its `run`, on a socket of `listen`."""
-    config = uvicorn.Config(
-        create_app(reading, access),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=STOP_S,
+    app = create_app(reading, access, is_stopping=lambda: server.should_exit)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=STOP_S
+        )
     )
-    return uvicorn.Server(config)
+    return server
 
 
 def serve(reading: Reading, access: Access, listening: socket.socket) -> None:
