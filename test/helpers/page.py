@@ -2,9 +2,10 @@
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,11 @@ class Served:
 
     reading: Reading
     access: Access
-    requests: list[str] = field(default_factory=list)
+
+    @property
+    def marks(self) -> list[tuple[float, ...]]:
+        """The voxels of its points."""
+        return [mark["voxel"] for mark in self.reading.state()["marks"]]
 
     @property
     def address(self) -> str:
@@ -88,3 +93,11 @@ def serving(reading: Reading) -> Iterator[Served]:
         server.should_exit = True
         thread.join(20)
         reading.stop()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Wait for what another thread or process does; fail where it takes longer."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)

@@ -39,8 +39,7 @@ def dark_spots(
         width = pixels.shape[1] // 3
         pixels, left = pixels[:, third * width : (third + 1) * width], left + third * width
     brightest = pixels.max(axis=-1)
-    white = np.argwhere(pixels.min(axis=-1) > 200)
-    low, high = white.min(axis=0) + edge_px, white.max(axis=0) - edge_px
+    low, high = zip(*(_extent(pixels.min(axis=-1) > 200, axis, edge_px) for axis in (1, 0)), strict=True)
     is_grey = brightest - pixels.min(axis=-1) < 10
     labels, count = ndimage.label((brightest < DARK) & is_grey)
     spots = []
@@ -52,3 +51,10 @@ def dark_spots(
         if len(places) >= MIN_PIXELS and inside:
             spots.append((left + float(column) + 0.5, top + float(row) + 0.5))
     return sorted(spots)
+
+
+def _extent(white: np.ndarray, axis: int, edge_px: int) -> tuple[float, float]:
+    """Return first and last line of a white image on black, along the other axis, without its rim."""
+    share = white.mean(axis=axis)
+    lines = np.flatnonzero(share > share.max() / 2)
+    return lines[0] + edge_px, lines[-1] - edge_px

@@ -42,6 +42,7 @@ export class Projection {
     if (this.frames[number]) return;
     const answer = await fetch(`/api/projection/${number}`);
     this.frames[number] = new Uint16Array(await answer.arrayBuffer());
+    document.body.dataset.frames = String(this.frames.length);
   }
 
   followMouse() {
