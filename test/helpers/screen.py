@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from helpers.page import wait_until
 from scipy import ndimage
 
 DARK = 130
@@ -12,6 +13,11 @@ DARK = 130
 MIN_PIXELS = 6
 EDGE_PX = 32
 """Letters and the scale lie nearer to the edge of a slice than this."""
+
+
+def wait_for(page: Any, expression: str) -> None:
+    """Wait until an expression is true on the page, whose policy forbids what playwright's own waiting does."""
+    wait_until(lambda: bool(page.evaluate(expression)))
 
 
 def screenshot(page: Any, selector: str) -> tuple[np.ndarray, tuple[float, float]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.page import GRIDS, HOT_XYZ, Served, hot_case, make_reading, serving, wait_until
-from helpers.screen import dark_spots
+from helpers.screen import dark_spots, wait_for
 
 IN_SLICES_OF_FIRST = ((0, 1), (0, 2), (0, 3))
 """Which of `HOT_XYZ` are seen in the axial, sagittal and coronal slices of the first."""
@@ -27,9 +27,9 @@ def click_and_take_back(page: Any, served: Served, place: tuple[float, float]) -
 def look_at(page: Any, spot: tuple[float, float]) -> tuple[float, ...]:
     """Click on the projection; return SUV, HU, and place in mm to the right, to the front and to the head."""
     page.keyboard.press("PageUp")  # away from the voxel, so that what comes next is the click's doing
-    page.wait_for_function("document.getElementById('values').textContent.includes('SUV 0.30')")
+    wait_for(page, "document.getElementById('values').textContent.includes('SUV 0.30')")
     page.mouse.click(*spot)
-    page.wait_for_function("document.getElementById('values').textContent.includes('SUV 12.00')")
+    wait_for(page, "document.getElementById('values').textContent.includes('SUV 12.00')")
     text = page.locator("#values").inner_text()
     return tuple(float(value) for value in re.findall(r"(?:SUV|HU|R|A|S) (-?[\d.]+)", text))
 
