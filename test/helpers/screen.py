@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from helpers.page import wait_until
+from helpers.served_page import wait_until
 from scipy import ndimage
 
 DARK = 130

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.page import GRIDS, HOT_XYZ, Served, hot_case, make_reading, serving, wait_until
+from helpers.served_page import GRIDS, HOT_XYZ, Served, hot_case, make_reading, serving, wait_until
 from helpers.screen import dark_spots, wait_for
 
 IN_SLICES_OF_FIRST = ((0, 1), (0, 2), (0, 3))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers.page import HOT_XYZ, TOKEN, hot_case, make_reading, serving, wait_until
+from helpers.served_page import HOT_XYZ, TOKEN, hot_case, make_reading, serving, wait_until
 from helpers.screen import dark_spots, wait_for
 
 from lesionclick.grand_challenge.click_files import read_clicks

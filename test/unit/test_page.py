@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from fastapi.testclient import TestClient
 from helpers.case_folder import write_case
-from helpers.page import GRIDS, HOT_SUV, HOT_XYZ, TOKEN, hot_case, make_reading, wait_until
+from helpers.served_page import GRIDS, HOT_SUV, HOT_XYZ, TOKEN, hot_case, make_reading, wait_until
 
 from lesionclick.algorithm import Algorithm
 from lesionclick.errors import InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from helpers.page import TOKEN, Served, make_reading, serving
+from helpers.served_page import TOKEN, Served, make_reading, serving
 
 from lesionclick.page.access import MAX_BODY_BYTES, Access
 from lesionclick.page.app import create_app
