@@ -14,11 +14,13 @@ RUN python3 -m venv --system-site-packages --without-pip /opt/venv \
 COPY inference.py /opt/app/
 COPY lesionclick /opt/app/lesionclick
 COPY resources /opt/app/resources
+# What inference does not import stays out of the challenge's image.
+RUN cd /opt/app/lesionclick && rm -r cli.py cohort commands dicom evaluation page simulation training
 # A checkout may be closed to other users, and the container's user owns nothing.
 RUN chmod -R a+rX,go-w /opt/app \
     && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/app
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS challenge
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/app /opt/app
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin lesionclick
@@ -53,3 +55,26 @@ LABEL org.opencontainers.image.title="lesionclick" \
       org.grand-challenge.api-method="${API_METHOD}"
 
 ENTRYPOINT ["python", "/opt/app/inference.py"]
+
+# A worker of a cohort, by ./build.sh --worker: all of the package, and what it needs, on top of the challenge's image.
+FROM build AS build-worker
+COPY requirements-worker.txt /opt/cohort/
+RUN python3 -m pip --python /opt/venv/bin/python install \
+        --no-cache-dir --no-deps --target /opt/cohort --requirement /opt/cohort/requirements-worker.txt \
+    && find /opt/cohort -type d -name tests -prune -exec rm -r {} +
+COPY lesionclick /opt/cohort/lesionclick
+RUN ln -s /opt/app/resources /opt/cohort/resources \
+    && chmod -R a+rX,go-w /opt/cohort \
+    && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/cohort
+
+FROM challenge AS worker
+COPY --from=build-worker /opt/cohort /opt/cohort
+ENV PYTHONPATH=/opt/cohort
+WORKDIR /opt/cohort
+RUN python -m lesionclick.cli cohort --help >/dev/null \
+    && python -c "import lesionclick.cohort.worker, lesionclick.cohort.run, lesionclick.cohort.cluster" \
+    && python -m dask worker --help >/dev/null
+ENTRYPOINT ["python", "-m"]
+
+# The last stage is what a build without --target makes.
+FROM challenge

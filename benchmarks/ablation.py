@@ -18,8 +18,9 @@ from accuracy import phantom_cases, read_patient, report, run_steps, set_survey
 from lesionclick.network.model_folder import embedded_models
 from lesionclick.petct.model import PetCtModel
 from lesionclick.training.datasets import VALIDATION_SEED, build_dataset, split_patients
+from lesionclick.training.export import export_model
 from lesionclick.training.plans import RECIPES
-from lesionclick.training.train import export_model, find_trainer, make_trainer, prepare, set_folders, take_weights
+from lesionclick.training.train import find_trainer, make_trainer, prepare, set_folders, take_weights
 
 LEFT_OUT = 4
 """Training patients that no recipe here is trained on."""

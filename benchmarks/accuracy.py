@@ -4,19 +4,25 @@
     python benchmarks/accuracy.py phantoms --count 20 --steps 0 5 10
     python benchmarks/accuracy.py negatives --count 8 --steps 0 5 10 --survey off
 
+With ``--json FILE`` the scores are also written for `lesionclick evaluate` and `lesionclick card`.
+
 Clicks of real patients are those of the organisers' script (seed 42); phantoms get the same procedure by their own
 seed. ``real`` also moves each patient's clicks to the places of the next patient's, where they should do harm.
 """
 
 import argparse
-import json
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from lesionclick.cohort.fingerprints import digest_models
 from lesionclick.evaluation.measures import CHALLENGE, MaskPair, Scores, areas, mean, score
+from lesionclick.evaluation.results.files import write_runs
+from lesionclick.evaluation.results.runs import CaseResult, Origin, RunResult, tracer_in
 from lesionclick.images import Grid, Volume
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
@@ -25,7 +31,7 @@ from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 from lesionclick.simulation.patients import make_patient
 from lesionclick.simulation.phantoms import Tracer, make_phantom
 from lesionclick.simulation.readers import official, simulate
-from lesionclick.training.datasets import SPACING_XYZ, split_patients
+from lesionclick.training.datasets import SPACING_XYZ, SPLIT_SEED, split_patients
 
 GENERATORS = {"new": make_patient, "old": make_phantom}
 FRESH_SEED = 1_000_000
@@ -139,6 +145,7 @@ def main() -> None:
         cases = list(phantom_cases(args.generator, args.count, 0 if args.what == "negatives" else None))
     results = {one.name: run_steps(one, model, args.steps) for one in cases}
     rows = {name: scores for name, (scores, _) in results.items()}
+    runs = {args.what: rows}
     report(args.what, rows)
     held = sum(kept for _, kept in results.values())
     print(f"all clicks respected at step {args.steps[-1]} in {held} of {len(results)} cases")
@@ -148,9 +155,31 @@ def main() -> None:
             clicks = move_clicks(other.case.prompts, other.case.pet.grid, one.case.pet.grid)
             moved[one.name] = run_steps(one, model, args.steps, clicks)[0]
         report("clicks moved to another patient's places", moved)
+        runs["real, clicks moved to another patient's places"] = moved
     if args.json:
-        table = {name: [dict(s) for s in scores] for name, scores in rows.items()}
-        args.json.write_text(json.dumps(table, indent=1))
+        origin = replace(
+            origins(args), model=digest_models(args.model)["task1"], command=shlex.join(["python", *sys.argv])
+        )
+        write_runs(args.json, [run_result(name, of_run, args.steps, origin) for name, of_run in runs.items()])
+
+
+def origins(args: argparse.Namespace) -> Origin:
+    """Name the data, the split and the seeds of what is measured."""
+    if args.what == "real":
+        split = "trained on" if args.training_patients else "held out from training"
+        return Origin("Soft-tissue-Sarcoma, from the IBSI validation data set", split, f"split {SPLIT_SEED}, clicks 42")
+    lesions = "without lesions" if args.what == "negatives" else "with lesions"
+    kind = "organs of true shape" if args.generator == "new" else "ellipsoids"
+    return Origin(f"drawn patients with {kind}, {lesions}", "fresh, never trained on", f"from {FRESH_SEED} on")
+
+
+def run_result(name: str, rows: dict[str, list[Scores]], steps: Sequence[int], origin: Origin) -> RunResult:
+    """Return scores as a run that can be evaluated."""
+    cases = [
+        CaseResult(case, tracer_in(case), dict(zip(steps, scores, strict=True)))
+        for case, scores in sorted(rows.items())
+    ]
+    return RunResult(name, "task1", cases, origin)
 
 
 if __name__ == "__main__":

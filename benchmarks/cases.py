@@ -5,11 +5,13 @@ What is chosen is chosen on `development`; `report` and `patients` are for what 
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from accuracy import FRESH_SEED, Labelled, phantom_cases, real_cases
 from joblib import Memory
 
+from lesionclick.petct.model import PetCtModel
 from lesionclick.training.datasets import VALIDATION_SEED
 
 SEEDS = {"development": VALIDATION_SEED, "report": FRESH_SEED}
@@ -24,6 +26,18 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/sts"), help="crops of the real patients")
     parser.add_argument("--cache", type=Path, help="folder that keeps phantoms; empty it when their generator changes")
     parser.add_argument("--model", type=Path, help="model folder, by default the embedded model")
+    parser.add_argument("--scale", type=float, help="instead of the model's calibration")
+    parser.add_argument("--shift", type=float, help="instead of the model's calibration")
+
+
+def load_model(args: Namespace) -> PetCtModel:
+    """Return the model that the options chose, with the calibration that they give."""
+    model = PetCtModel.load(args.model)
+    prompt = model.content.prompt
+    given = {key: value for key in ("scale", "shift") if (value := getattr(args, key)) is not None}
+    calibrated = replace(prompt, calibration=replace(prompt.calibration, **given))
+    model.content = replace(model.content, prompt=calibrated)
+    return model
 
 
 def chosen_cases(args: Namespace, *, lesions: int | None = None) -> Iterator[Labelled]:

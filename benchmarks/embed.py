@@ -10,7 +10,7 @@ from pathlib import Path
 from lesionclick.training.datasets import build_dataset, build_longitudinal_dataset
 from lesionclick.training.train import train
 
-PHANTOMS = {"task1": 180, "task2": 64}
+PHANTOMS = {"task1": 400, "task2": 64}
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("task", choices=("task1", "task2"))
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/sts"))
     parser.add_argument("--output", type=Path, default=Path("out/embed"))
-    parser.add_argument("--phantoms", type=int, help="default: 180 for Task 1, 64 for Task 2")
+    parser.add_argument("--phantoms", type=int, help="default: 400 for Task 1, 64 for Task 2")
     parser.add_argument("--minutes", type=float, default=100.0)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     parser.add_argument("--initial", type=Path, help="model folder whose weights to begin with")

@@ -16,7 +16,7 @@ from itertools import chain, zip_longest
 
 import numpy as np
 from accuracy import Labelled
-from cases import add_options, chosen_cases
+from cases import add_options, chosen_cases, load_model
 
 from lesionclick.evaluation.measures import CHALLENGE, MaskPair, Scores, mean, score
 from lesionclick.petct.model import PetCtModel
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--negatives", action="store_true", help="phantoms without lesions")
     parser.add_argument("--start", type=int, default=0, help="step of the challenge to begin at")
     args = parser.parse_args()
-    model = PetCtModel.load(args.model)
+    model = load_model(args)
     rows: dict[str, dict[str, Scores]] = {}
     proposals = hits = 0
     for labelled in chosen_cases(args, lesions=0 if args.negatives else None):

@@ -83,7 +83,7 @@ class Algorithm:
             If a model is missing, broken, of an unknown kind, or refused.
         """
         algorithm = cls(folder, trust_checkpoint=trust_checkpoint, exact=exact)
-        for task in _available(folder) if tasks is None else tasks:
+        for task in _available(folder, trust_checkpoint) if tasks is None else tasks:
             algorithm.model(TASKS[task])
         return algorithm
 
@@ -141,11 +141,13 @@ class Algorithm:
         return session, None
 
 
-def _available(folder: Path | None) -> list[TaskName]:
+def _available(folder: Path | None, trust_checkpoint: bool) -> list[TaskName]:
     """Return the tasks that there are models for: of a folder that holds one model, its task alone."""
     found = {task: find_model_folder(folder, task) for task in TASKS}
     there = {task: path for task, path in found.items() if (path / "plans.json").is_file()}
-    tasks = [task for task, path in there.items() if read_prompt_spec(path).task == task]
+    tasks = [
+        task for task, path in there.items() if read_prompt_spec(path, trust_checkpoint=trust_checkpoint).task == task
+    ]
     if not tasks:
         raise ModelError(f"{folder}: expected a model folder, or folders task1 and task2 with one each, found none")
     return tasks

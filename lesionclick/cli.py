@@ -11,8 +11,15 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from lesionclick import __version__
+from lesionclick.commands.card import card
 from lesionclick.commands.clicks import clicks
-from lesionclick.commands.convert import convert
+from lesionclick.commands.cohort import cohort
+from lesionclick.commands.dataset import dataset
+from lesionclick.commands.evaluate import evaluate
+from lesionclick.commands.export import export
+from lesionclick.commands.export_dicom import export_dicom
+from lesionclick.commands.held_out import held_out
+from lesionclick.commands.import_study import import_study
 from lesionclick.commands.longitudinal_phantom import longitudinal_phantom
 from lesionclick.commands.phantom import phantom
 from lesionclick.commands.replay import replay
@@ -41,8 +48,25 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (view, suggest, replay, score, phantom, longitudinal_phantom, clicks, convert, train):
+for command in (
+    view,
+    replay,
+    evaluate,
+    card,
+    score,
+    phantom,
+    longitudinal_phantom,
+    clicks,
+    dataset,
+    train,
+    export,
+    held_out,
+    cohort,
+    suggest,
+    export_dicom,
+):
     app.command(command)
+app.command(import_study, name="import")
 
 
 @app.meta.default
@@ -93,7 +117,8 @@ def _explain(error: Exception) -> tuple[int, str, int]:
         case OSError():
             return 3, str(error), logging.DEBUG
         case ModuleNotFoundError(name=str(name)) if not name.startswith("lesionclick"):
-            return 3, f"expected the package {name}, found none; try lesionclick[train,eval]", logging.DEBUG
+            extras = "train,eval,cohort,dicom"
+            return 3, f"expected the package {name}, found none; try lesionclick[{extras}]", logging.DEBUG
         case _:
             return 3, f"unexpected {type(error).__name__}: {error}", logging.ERROR
 

@@ -26,6 +26,7 @@ from lesionclick.longitudinal.case import LongitudinalCase, read_followup_points
 from lesionclick.longitudinal.labels import LesionPoints
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.session import LongitudinalSegmentation, LongitudinalSession
+from lesionclick.network.model_folder import ModelFolder
 from lesionclick.petct.case import PetCtCase, warn_about_prompts
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession, Segmentation
@@ -37,8 +38,9 @@ AnySegmentation = Segmentation | LongitudinalSegmentation
 
 
 class Model(Protocol):
-    """A loaded model of any task."""
+    """A loaded model of any task, with the content of its folder."""
 
+    content: ModelFolder
     device: torch.device
 
 

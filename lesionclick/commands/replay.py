@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import ArgumentCollection, Group, Parameter, Token
 from cyclopts.validators import mutually_exclusive
@@ -31,7 +31,8 @@ def _require_engine_and_image(arguments: ArgumentCollection) -> None:
 
 
 _Steps = Annotated[
-    tuple[int, ...], Parameter(converter=_read_steps, n_tokens=1, metavar="STEP,STEP,...", show_default="0 to 10")
+    tuple[int, ...] | None,
+    Parameter(converter=_read_steps, n_tokens=1, metavar="STEP,STEP,...", show_default="all of the challenge"),
 ]
 _CLICKS = Parameter(group=Group(show=False, validator=mutually_exclusive))
 _CONTAINER = Parameter(group=Group("In a container", validator=_require_engine_and_image))
@@ -44,7 +45,8 @@ def replay(
     output: Path = Path("out/replay"),
     labels: Path | None = None,
     model: Path | None = None,
-    steps: _Steps = tuple(range(11)),
+    steps: _Steps = None,
+    challenge: Annotated[Literal["autopet4", "autopet5"], _CLICKS] = "autopet4",
     corrective: Annotated[bool, _CLICKS] = False,
     expected: Annotated[Path | None, _CLICKS] = None,
     write_expected: Path | None = None,
@@ -71,6 +73,9 @@ def replay(
         the task.
     steps
         Steps of Task 1's cases; those of Task 2 have steps 0 and 1 always.
+    challenge
+        autopet4 shows the case's clicks, at step k the first k of each kind. autopet5 draws a scribble into the largest
+        error of each mask, at steps 0 to 5, and scores as that challenge does (Task 1).
     corrective
         Put each next click pair in the largest error (Task 1).
     expected
@@ -93,9 +98,10 @@ def replay(
     from lesionclick.evaluation.jobs import find_cases
     from lesionclick.evaluation.replay import replay_cases
     from lesionclick.evaluation.report import write_report
-    from lesionclick.evaluation.steps import Options
-    from lesionclick.evaluation.tables import steps_text
+    from lesionclick.evaluation.steps import STEPS, Options
+    from lesionclick.evaluation.tables import areas_text, steps_text
 
+    options = Options(STEPS[challenge] if steps is None else steps, labels, corrective, challenge)
     folders = find_cases(cases)
     wanted = read_scores(expected) if expected else None
     runner: AbstractContextManager[tuple[Run, str]]
@@ -105,9 +111,11 @@ def replay(
         runner = nullcontext(_in_this_process(folders, model))
     done = []
     with runner as (run, where):
-        for one in replay_cases(folders, run, output, Options(steps, labels, corrective)):
+        for one in replay_cases(folders, run, output, options):
             done.append(one)
             print(f"\n{steps_text(one)}", flush=True)
+    if challenge == "autopet5":
+        print(f"\n{areas_text(done)}")
     print(f"report: {write_report(output, done, run=where)}")
 
     scores = scores_of(done)
@@ -117,7 +125,7 @@ def replay(
         return 0
     if folders == [cases]:
         wanted = {name: rows for name, rows in wanted.items() if name == cases.name}
-    return _compare(wanted, scores, steps)
+    return _compare(wanted, scores, options.steps)
 
 
 def _in_this_process(folders: Sequence[Path], model: Path | None) -> tuple["Run", str]:

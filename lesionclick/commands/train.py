@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from cyclopts.types import PositiveFloat
+from cyclopts.types import PositiveFloat, PositiveInt
 
 
 def _require_fold(_type: Any, fold: int | str) -> None:
@@ -25,8 +25,11 @@ def train(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     fold: _Fold = 0,
     minutes: PositiveFloat = 75.0,
+    processes: PositiveInt = 2,
+    gpus: PositiveInt = 1,
     initial: Path | None = None,
     resume: bool = False,
+    prepare_only: bool = False,
 ) -> None:
     r"""Train a model.
 
@@ -51,12 +54,23 @@ def train(
         Fold of the splits, or all.
     minutes
         Training time of `small`.
+    processes
+        How many preprocess side by side.
+    gpus
+        GPUs of this machine that train together, sharing each batch.
     initial
         Model folder whose weights to begin with.
     resume
-        Continue from the last checkpoint.
+        Continue from the last checkpoint, or begin where there is none; what is preprocessed stays.
+    prepare_only
+        End when the data are preprocessed, which needs no GPU; go on with `--resume`.
     """
+    from lesionclick.training.train import prepare
     from lesionclick.training.train import train as train_model
+
+    if prepare_only:
+        print(prepare(task, dataset, config, output, minutes=minutes, processes=processes))
+        return
 
     folder = train_model(
         task,
@@ -66,6 +80,8 @@ def train(
         device=device,
         minutes=minutes,
         fold=str(fold),
+        processes=processes,
+        gpus=gpus,
         resume=resume,
         initial=initial,
     )

@@ -89,6 +89,16 @@ class Engine:
         gpus = ["--gpus", "all"] if self.gpu else []
         return [self.command, "run", "--name", name, *ENGINE_FLAGS, *gpus, *mounts, self.image]
 
+    def image_id(self) -> str:
+        """Return the identity of the image's content.
+
+        Raises
+        ------
+        ReplayError
+            If the engine does not have the image.
+        """
+        return self._output("image", "inspect", "--format", "{{.Id}}", self.image).strip()
+
     @contextmanager
     def serve(self) -> Iterator[ServerJob]:
         """Start a server of an image that was built for it, wait until it is ready, and stop it in the end.

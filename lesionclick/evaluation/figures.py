@@ -115,7 +115,8 @@ def draw_curve(axes: Axes, measure: Measure[Any], replay: Replay, **style: Any) 
     points = [(number, value) for number, value in values if not np.isnan(value)]
     if points:
         axes.plot(*zip(*points, strict=True), **{"marker": "o", "markersize": 4, **style})
-    axes.set_xticks((0, 5, 10) if replay.steps[-1].number > 1 else (0, 1))
+    last = replay.steps[-1].number
+    axes.set_xticks((0, 1) if last <= 1 else (0, 5) if last <= 5 else (0, 5, 10))
     axes.set_axisbelow(True)
     highest = max((value for _, value in points), default=0.0)
     axes.set_ylim(0, measure.largest or max(1.0, axes.get_ylim()[1], 1.15 * highest))

@@ -101,6 +101,36 @@ def score_lesions(
     return tuple(lesions)
 
 
+def mean_dsc(lesions: Sequence[LesionScores]) -> float:
+    """Mean DSC of the lesions that the label has."""
+    return _mean([lesion.dsc for lesion in lesions if lesion.true_ml > 0])
+
+
+def detected_percent(lesions: Sequence[LesionScores]) -> float:
+    """Share of the lesions that the label has which are detected."""
+    return 100 * _mean([lesion.detected for lesion in lesions if lesion.true_ml > 0])
+
+
+def vanished_empty_percent(lesions: Sequence[LesionScores]) -> float:
+    """Share of the lesions that the label lacks which the mask lacks too."""
+    return 100 * _mean([lesion.reported_empty for lesion in lesions if lesion.true_ml == 0])
+
+
+def median_point_error_mm(lesions: Sequence[LesionScores]) -> float:
+    """Median of the distances between the centres of gravity that are known."""
+    known = [lesion.point_error_mm for lesion in lesions if not math.isnan(lesion.point_error_mm)]
+    return float(np.median(known)) if known else math.nan
+
+
+def mean_volume_error_percent(lesions: Sequence[LesionScores]) -> float:
+    """Mean size of the volumes' errors of the lesions that the label has."""
+    return _mean([lesion.volume_error_percent for lesion in lesions if lesion.true_ml > 0])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
 def status(then_ml: float, now_ml: float) -> Status:
     """Say in a word what became of a lesion of `then_ml` that is of `now_ml` now."""
     if now_ml == 0:

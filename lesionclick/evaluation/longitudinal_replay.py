@@ -13,11 +13,10 @@ from tqdm import tqdm
 
 from lesionclick.evaluation.jobs import Jobs, Run
 from lesionclick.evaluation.lesions import LesionScores, score_lesions, volumes_ml
-from lesionclick.evaluation.measures import CHALLENGE, LESIONS, LONGITUDINAL, score
+from lesionclick.evaluation.measures import CHALLENGE, LESIONS, LONGITUDINAL, MaskPair, Scores, score
 from lesionclick.evaluation.steps import Options, Replay, Step
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.interfaces import REGIONS, Region, Socket
-from lesionclick.images import Volume
 from lesionclick.longitudinal.case import LongitudinalCase
 from lesionclick.prompts.points import Prompts
 
@@ -92,14 +91,36 @@ def replay_case(folder: CaseFolder, run: Run, output: Path, options: Options) ->
     for number in tqdm(STEPS, desc=jobs.case_name, unit="step", disable=None):
         job = jobs.run_step(number, {region.followup_clicks: Prompts() for region in regions if number == 0})
         pairs = job.pairs(labels)
-        lesions = {}
-        for region in regions if pairs else ():
-            pair, numbers = pairs[region.mask.socket], _looked_for(case, labels, region)
-            lesions[region.name] = score_lesions(pair.label, pair.prediction, pair.spacing_zyx, numbers)
-        every = [lesion for some in lesions.values() for lesion in some]
-        scores = score(CHALLENGE, list(pairs.values())) | score(LESIONS, every) if pairs else None
+        scores, lesions = score_masks(case, pairs) if pairs else (None, {})
         steps.append(LongitudinalStep(number, job.masks, scores, job.seconds, n_points if number else 0, lesions))
     return LongitudinalReplay(jobs.case_name, labels, tuple(steps), case)
+
+
+def score_masks(
+    case: LongitudinalCase, pairs: Mapping[Socket, MaskPair]
+) -> tuple[Scores, dict[str, tuple[LesionScores, ...]]]:
+    """Score the masks of all follow-ups of a case.
+
+    Parameters
+    ----------
+    case
+        What was segmented.
+    pairs
+        True and predicted mask of each follow-up.
+
+    Returns
+    -------
+    scores : Scores
+        Of all masks together.
+    lesions : dict
+        Those of each region.
+    """
+    lesions = {}
+    for region in followup_regions(case):
+        pair, numbers = pairs[region.mask.socket], _looked_for(case, pairs, region)
+        lesions[region.name] = score_lesions(pair.label, pair.prediction, pair.spacing_zyx, numbers)
+    every = [lesion for some in lesions.values() for lesion in some]
+    return score(CHALLENGE, list(pairs.values())) | score(LESIONS, every), lesions
 
 
 def followup_regions(case: LongitudinalCase) -> tuple[Region, ...]:
@@ -126,7 +147,7 @@ def _is_paired(case: LongitudinalCase) -> bool:
     return {baseline.region for baseline in case.baselines} == {followup.region for followup in case.followups}
 
 
-def _looked_for(case: LongitudinalCase, labels: Mapping[Socket, Volume], region: Region) -> set[int]:
+def _looked_for(case: LongitudinalCase, pairs: Mapping[Socket, MaskPair], region: Region) -> set[int]:
     """Return the baseline lesions that a region's follow-up may show: all but those that the other follow-up shows.
 
     Where each follow-up has a baseline of its own, the numbers of the other region are other lesions.
@@ -134,5 +155,5 @@ def _looked_for(case: LongitudinalCase, labels: Mapping[Socket, Volume], region:
     numbers = set(volumes_then(case, region.name))
     if _is_paired(case):
         return numbers
-    elsewhere = (label.array for socket, label in labels.items() if socket != region.mask.socket)
+    elsewhere = (pair.label for socket, pair in pairs.items() if socket != region.mask.socket)
     return numbers.difference(*(np.unique(array).tolist() for array in elsewhere))

@@ -105,16 +105,12 @@ def make_card(replay: LongitudinalReplay) -> LongitudinalCard:
     """Return what the report shows of one case."""
     baselines = {baseline.region: baseline_scene(baseline) for baseline in replay.case.baselines}
     followups = followup_scenes(replay)
-    regions = [region.name for region in REGIONS if region.name in {*baselines, *followups}]
-    bodies = [
-        _bodies(region, [*([baselines[region]] if region in baselines else []), *followups.get(region, ())])
-        for region in regions
-    ]
+    whole = _bodies(baselines, followups)
     crops: list[Picture] = []
     rows: list[Row] = []
     for region, now in followups.items():
         for row in _rows(replay, region, now):
-            name = str(row.number) if len(regions) == 1 else f"{row.number}, {region}"
+            name = str(row.number) if len(whole) == 1 else f"{row.number}, {region}"
             volumes = f"{row.then_ml:.1f} ml then"
             if replay.labels:
                 volumes += f", {row.true_ml:.1f} ml now"
@@ -123,12 +119,21 @@ def make_card(replay: LongitudinalReplay) -> LongitudinalCard:
             rows.append([name, row.status, *_cells(row)])
     head = ["Lesion", "Status", "Then ml", "Now ml", "Change %", *["ml", "Change %", "DSC"] * len(STEPS)]
     groups = [("", 5), *((f"Step {step}", 3) for step in STEPS)]
-    return LongitudinalCard(replay.name, _facts(replay), bodies, crops, Table(head, rows, groups=groups))
+    return LongitudinalCard(replay.name, describe(replay), whole, crops, Table(head, rows, groups=groups))
 
 
-def _bodies(region: str, scenes: Sequence[Scene]) -> Picture:
-    caption = f"{region.capitalize()} region: {describe_grid(scenes[-1].ct.grid)}"
-    return Picture(coronal_png(scenes), "png", caption)
+def bodies(replay: LongitudinalReplay) -> list[Picture]:
+    """Return a picture of each region: its baseline, and its follow-up at each step."""
+    return _bodies({one.region: baseline_scene(one) for one in replay.case.baselines}, followup_scenes(replay))
+
+
+def _bodies(baselines: Mapping[str, Scene], followups: Mapping[str, Sequence[Scene]]) -> list[Picture]:
+    pictures = []
+    for region in (region.name for region in REGIONS if region.name in {*baselines, *followups}):
+        scenes = [*([baselines[region]] if region in baselines else []), *followups.get(region, ())]
+        caption = f"{region.capitalize()} region: {describe_grid(scenes[-1].ct.grid)}"
+        pictures.append(Picture(coronal_png(scenes), "png", caption))
+    return pictures
 
 
 def _rows(replay: LongitudinalReplay, region: str, scenes: Sequence[Scene]) -> list[_Row]:
@@ -172,7 +177,8 @@ def _change(then_ml: float, now_ml: float) -> str:
     return f"{100 * (now_ml / then_ml - 1):+.0f}"
 
 
-def _facts(replay: LongitudinalReplay) -> str:
+def describe(replay: LongitudinalReplay) -> str:
+    """Return the lesions of a case in words, then and now."""
     then = _describe_lesions(baseline.lesions for baseline in replay.case.baselines)
     return f"then {then}, now {_describe_lesions(replay.labels.values())}" if replay.labels else f"then {then}"
 

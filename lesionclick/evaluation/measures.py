@@ -5,8 +5,8 @@ true lesion (FPV) and the volume of true components that the prediction misses a
 18-connected. They are computed over all masks of a case as if they were one image; where no label has a lesion, DSC and
 FNV are NaN and only FPV counts.
 
-A further score is one more row: in `CHALLENGE` for both tasks, in `LESIONS` for longitudinal cases, in `SURFACES` for
-single masks.
+A further score is one more row: in `CHALLENGE` for both tasks, in `SCRIBBLES` for autoPET V, in `LESIONS` for
+longitudinal cases, in `SURFACES` for single masks.
 """
 
 import math
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
-import cc3d
 import numpy as np
 from grand_challenge_metrics.stats import hausdorff_distance_measures
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lesionclick.evaluation import lesions
+from lesionclick.evaluation.components import count_untouched, lesion_f1
 from lesionclick.evaluation.lesions import LesionScores
 
 DASH = "\N{EN DASH}"
@@ -85,6 +86,11 @@ class Measure(Generic[Evidence]):
     def heading(self) -> str:
         """Title and unit, for the head of a table."""
         return f"{self.title} {self.unit}".strip()
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more is better, as it is for every measure that has a largest value; the others count errors."""
+        return self.largest is not None
 
     def text(self, value: float) -> str:
         """Return a value with its decimals, or a dash where it is NaN."""
@@ -181,44 +187,20 @@ def dice(pairs: Sequence[MaskPair]) -> float:
 
 def false_positive_volume_ml(pairs: Sequence[MaskPair]) -> float:
     """Volume in ml of the predicted components that share no voxel with the label."""
-    return sum((_untouched(p.predicted_voxels, p.true_voxels) * p.voxel_ml for p in pairs), start=0.0)
+    return sum((count_untouched(p.predicted_voxels, p.true_voxels) * p.voxel_ml for p in pairs), start=0.0)
 
 
 def false_negative_volume_ml(pairs: Sequence[MaskPair]) -> float:
     """Volume in ml of the true components that share no voxel with the prediction; NaN where every label is empty."""
     if not any(pair.true_voxels.any() for pair in pairs):
         return math.nan
-    return sum((_untouched(p.true_voxels, p.predicted_voxels) * p.voxel_ml for p in pairs), start=0.0)
+    return sum((count_untouched(p.true_voxels, p.predicted_voxels) * p.voxel_ml for p in pairs), start=0.0)
 
 
-def _untouched(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> int:
-    """Count the voxels of the 18-connected components of `mask` that share no voxel with `other`."""
-    numbers, count = cc3d.connected_components(mask, connectivity=18, return_N=True)
-    touched = np.zeros(count + 1, dtype=bool)
-    touched[0] = True
-    touched[numbers[other]] = True
-    return int(np.bincount(numbers.ravel(), minlength=count + 1)[~touched].sum())
-
-
-def _mean_dsc(lesions: Sequence[LesionScores]) -> float:
-    return _mean([lesion.dsc for lesion in lesions if lesion.true_ml > 0])
-
-
-def _detected_percent(lesions: Sequence[LesionScores]) -> float:
-    return 100 * _mean([lesion.detected for lesion in lesions if lesion.true_ml > 0])
-
-
-def _vanished_empty_percent(lesions: Sequence[LesionScores]) -> float:
-    return 100 * _mean([lesion.reported_empty for lesion in lesions if lesion.true_ml == 0])
-
-
-def _median_point_error_mm(lesions: Sequence[LesionScores]) -> float:
-    known = [lesion.point_error_mm for lesion in lesions if not math.isnan(lesion.point_error_mm)]
-    return float(np.median(known)) if known else math.nan
-
-
-def _mean_volume_error_percent(lesions: Sequence[LesionScores]) -> float:
-    return _mean([lesion.volume_error_percent for lesion in lesions if lesion.true_ml > 0])
+def dice_or_empty(pairs: Sequence[MaskPair]) -> float:
+    """`dice`; where every label is empty, 1 if the masks are empty too, and 0 otherwise (autoPET V)."""
+    value = dice(pairs)
+    return float(not any(pair.predicted_voxels.any() for pair in pairs)) if math.isnan(value) else value
 
 
 CHALLENGE: tuple[Measure[Sequence[MaskPair]], ...] = (
@@ -253,6 +235,30 @@ CHALLENGE: tuple[Measure[Sequence[MaskPair]], ...] = (
 )
 """The challenge's measures, over all masks of a case together."""
 
+SCRIBBLES: tuple[Measure[Sequence[MaskPair]], ...] = (
+    Measure(
+        "dice",
+        "Dice",
+        "",
+        3,
+        Tolerance(0.01),
+        dice_or_empty,
+        "as the DSC; in a case without lesions 1 where the mask is empty too, and 0 otherwise",
+        largest=1.0,
+    ),
+    Measure(
+        "dmm",
+        "DMM",
+        "",
+        3,
+        Tolerance(0.03),
+        lambda pairs: lesion_f1((pair.true_voxels, pair.predicted_voxels) for pair in pairs),
+        "F1 score over the lesions, found where a component's intersection over union is at least 0.1",
+        largest=1.0,
+    ),
+)
+"""What autoPET V scores masks by."""
+
 LESIONS: tuple[Measure[Sequence[LesionScores]], ...] = (
     Measure(
         "lesion_dsc",
@@ -260,7 +266,7 @@ LESIONS: tuple[Measure[Sequence[LesionScores]], ...] = (
         "",
         3,
         Tolerance(0.03),
-        _mean_dsc,
+        lesions.mean_dsc,
         "mean over the lesions that the follow-up has, each against the found lesion of its number",
         largest=1.0,
     ),
@@ -270,7 +276,7 @@ LESIONS: tuple[Measure[Sequence[LesionScores]], ...] = (
         "%",
         0,
         None,
-        _detected_percent,
+        lesions.detected_percent,
         "share of the lesions that the follow-up has which the found one overlaps",
         largest=100.0,
     ),
@@ -280,7 +286,7 @@ LESIONS: tuple[Measure[Sequence[LesionScores]], ...] = (
         "%",
         0,
         None,
-        _vanished_empty_percent,
+        lesions.vanished_empty_percent,
         "share of the vanished lesions, without a voxel in the true follow-up, that have none in the mask",
         largest=100.0,
     ),
@@ -290,7 +296,7 @@ LESIONS: tuple[Measure[Sequence[LesionScores]], ...] = (
         "mm",
         1,
         None,
-        _median_point_error_mm,
+        lesions.median_point_error_mm,
         "median distance of the centres of gravity",
     ),
     Measure(
@@ -299,7 +305,7 @@ LESIONS: tuple[Measure[Sequence[LesionScores]], ...] = (
         "%",
         0,
         None,
-        _mean_volume_error_percent,
+        lesions.mean_volume_error_percent,
         "mean size of the error of a lesion's change in volume, in % of its true volume now",
     ),
 )
@@ -331,7 +337,7 @@ PETCT: tuple[Measure[Any], ...] = CHALLENGE
 LONGITUDINAL: tuple[Measure[Any], ...] = (*CHALLENGE, *LESIONS)
 """What a step of a case of each task is scored by."""
 
-ALL: tuple[Measure[Any], ...] = (*CHALLENGE, *LESIONS, *SURFACES)
+ALL: tuple[Measure[Any], ...] = (*CHALLENGE, *SCRIBBLES, *LESIONS, *SURFACES)
 MEASURES: Mapping[str, Measure[Any]] = {measure.key: measure for measure in ALL}
 """Every row, and every row by its key."""
 

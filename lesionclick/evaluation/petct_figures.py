@@ -71,7 +71,7 @@ def draw_projection(axes: Axes, replay: PetCtReplay, step: PetCtStep, along: int
             points_mm[:, 0],
             marker,
             color=colour,
-            markersize=6.5,
+            markersize=6.5 if replay.points_are == "clicks" else 2.5,
             markeredgewidth=1.6,
             path_effects=[withStroke(linewidth=3.2, foreground="white")],
         )
@@ -105,10 +105,10 @@ def write_picture(path: Path, replays: Sequence[PetCtReplay]) -> None:
         axes = figure.add_subplot(layout[:, column])
         draw_projection(axes, replay, step, CORONAL)
         n_tumor, n_background = (len(step.prompts.of(kind)) for kind in (TUMOR, BACKGROUND))
-        axes.set_title(f"{replay.name.replace('_', ' ')}\n{n_tumor} + {n_background} clicks", fontsize=9)
-    for row, measure in enumerate(PetCtReplay.measures[:2]):
+        axes.set_title(f"{replay.name.replace('_', ' ')}\n{n_tumor} + {n_background} {replay.points_are}", fontsize=9)
+    for row, measure in enumerate(replays[0].measures[:2]):
         draw_curves(figure.add_subplot(layout[row, -1]), measure, replays)
-    figure.axes[-1].set_xlabel("click pairs", fontsize=9)
+    figure.axes[-1].set_xlabel("step", fontsize=9)
     figure.legend(handles=_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     path.write_bytes(save(figure, "png"))
 

@@ -1,16 +1,20 @@
-"""Replay of Task 1: step k is a job that sees the first k tumour and the first k background clicks of a PET/CT case."""
+"""Replay of Task 1: step k is a job that sees the first k tumour and the first k background clicks of a PET/CT case.
+
+With autoPET V's steps it sees k strokes, each drawn into the largest error of the mask before.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from tqdm import tqdm
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation.jobs import Done, Jobs, Run
-from lesionclick.evaluation.measures import CHALLENGE, PETCT, MaskPair, score
-from lesionclick.evaluation.steps import Options, Replay, Step
+from lesionclick.evaluation.measures import PETCT, SCRIBBLES, MaskPair, Scores, areas, score
+from lesionclick.evaluation.steps import STEPS, Challenge, Options, Replay, Step
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.interfaces import LESION_CLICKS, TUMOR_LESION_SEGMENTATION
 from lesionclick.images import Volume
@@ -19,6 +23,7 @@ from lesionclick.petct.rules import RulesActed
 from lesionclick.petct.session import Segmentation
 from lesionclick.prompts.points import Point, Prompts
 from lesionclick.simulation.readers import corrective_pair
+from lesionclick.simulation.strokes import corrective_stroke
 
 MASK = TUMOR_LESION_SEGMENTATION.socket
 """The one output."""
@@ -55,6 +60,9 @@ class PetCtReplay(Replay):
     """All steps of one PET/CT case, with the PET that a report shows."""
 
     measures = PETCT
+    challenge: ClassVar[Challenge] = "autopet4"
+    points_are: ClassVar[str] = "clicks"
+    """What a report calls the points that a step saw."""
 
     steps: Sequence[PetCtStep]
     pet: Volume
@@ -63,6 +71,22 @@ class PetCtReplay(Replay):
     def label(self) -> Volume | None:
         """The true mask, where there is one."""
         return self.labels.get(MASK)
+
+    @property
+    def areas(self) -> Scores | None:
+        """Areas under the scores over the steps of the challenge; None where they are not all there."""
+        scores = [step.scores for step in self.steps if step.scores]
+        is_complete = [step.number for step in self.steps] == list(STEPS[self.challenge])
+        return areas(scores) if is_complete and scores else None
+
+
+@dataclass(frozen=True)
+class StrokeReplay(PetCtReplay):
+    """All steps of one PET/CT case with strokes, scored as autoPET V does."""
+
+    measures = SCRIBBLES
+    challenge = "autopet5"
+    points_are = "points"
 
 
 def replay_case(folder: CaseFolder, run: Run, output: Path, options: Options) -> PetCtReplay:
@@ -87,23 +111,28 @@ def replay_case(folder: CaseFolder, run: Run, output: Path, options: Options) ->
     case = PetCtCase.read(folder)
     jobs = Jobs(folder, run, output, {MASK: "step_{step:02d}.mha"})
     labels = jobs.read_labels({MASK: options.labels / f"{jobs.case_name}.mha"} if options.labels else {})
-    if options.corrective and not (labels and tuple(options.steps) == tuple(range(len(options.steps)))):
+    all_steps = STEPS[options.challenge]
+    if options.corrections and not (labels and list(options.steps) == list(all_steps[: len(options.steps)])):
         raise InputError(
-            f"{jobs.case_name}: corrective clicks need a label and steps 0, 1, 2, ..., found {list(options.steps)}"
+            f"{jobs.case_name}: {options.corrections} need a label and steps 0, 1, 2, ... up to {all_steps[-1]}, "
+            f"found {list(options.steps)}{'' if labels else ' and no label'}"
         )
 
     rng = np.random.default_rng(0)
-    prompts = Prompts() if options.corrective else case.prompts
+    kind = StrokeReplay if options.challenge == "autopet5" else PetCtReplay
+    prompts = Prompts() if options.corrections else case.prompts
     steps = []
     for number in tqdm(options.steps, desc=jobs.case_name, unit="step", disable=None):
-        given = prompts.at_step(number)
+        given = prompts if options.corrections else prompts.at_step(number)
         job = jobs.run_step(number, {LESION_CLICKS: given})
         pairs = list(job.pairs(labels).values())
-        scores = score(CHALLENGE, pairs) if pairs else None
+        scores = score(kind.measures, pairs) if pairs else None
         steps.append(PetCtStep(number, job.masks, scores, job.seconds, given, _find_rules(job.told)))
-        if options.corrective:
+        if kind is StrokeReplay:
+            prompts = prompts.followed_by(_corrective_stroke(pairs[0], number, rng))
+        elif options.corrective:
             prompts = prompts.followed_by(_corrective_clicks(pairs[0], rng))
-    return PetCtReplay(jobs.case_name, labels, tuple(steps), case.pet)
+    return kind(jobs.case_name, labels, tuple(steps), case.pet)
 
 
 def _find_rules(told: Done | RulesActed | None) -> RulesActed | None:
@@ -117,3 +146,10 @@ def _corrective_clicks(masks: MaskPair, rng: np.random.Generator) -> tuple[Point
     return Prompts.from_indices(
         tumor_zyx=() if tumor is None else tumor, background_zyx=() if background is None else background
     ).points
+
+
+def _corrective_stroke(masks: MaskPair, number: int, rng: np.random.Generator) -> tuple[Point, ...]:
+    stroke = corrective_stroke(masks.true_voxels, masks.predicted_voxels, rng)
+    if stroke is None:
+        return ()
+    return tuple(Point(stroke.kind, (float(x), float(y), float(z)), number) for z, y, x in stroke.voxels_zyx.tolist())

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lesionclick.evaluation.figures import DARK, LIGHT, Picture, curves_svg
-from lesionclick.evaluation.measures import DASH, Scores, areas, mean
+from lesionclick.evaluation.measures import DASH, Measure, Scores, mean
 from lesionclick.evaluation.petct_figures import projections_png
 from lesionclick.evaluation.petct_replay import PetCtReplay, PetCtStep
-from lesionclick.evaluation.steps import ALL_STEPS
 from lesionclick.evaluation.tables import Cell, Row, Table, describe_grid, number, score_cells
 from lesionclick.prompts.points import BACKGROUND, TUMOR
 
@@ -42,14 +42,16 @@ class PetCtCard:
 
 def summarise(replays: Sequence[PetCtReplay]) -> Table:
     """Return the scores of the first and the last step of each case, and the areas of complete curves."""
-    measures = PetCtReplay.measures
+    measures = replays[0].measures
     summaries = [_summary_scores(replay) for replay in replays]
     rows: list[Row] = [
-        [replay.name, *_summary_cells(scores), number(_seconds(replay), 1)]
+        [replay.name, *_summary_cells(measures, scores), number(_seconds(replay), 1)]
         for replay, scores in zip(replays, summaries, strict=True)
     ]
     means = [mean([scores for scores in column if scores is not None]) for column in zip(*summaries, strict=True)]
-    foot: list[Row] = [["Mean", *_summary_cells(means), number(sum(map(_seconds, replays)) / len(replays), 1)]]
+    foot: list[Row] = [
+        ["Mean", *_summary_cells(measures, means), number(sum(map(_seconds, replays)) / len(replays), 1)]
+    ]
     return Table(
         head=["Case", *[measure.heading for measure in measures] * 3, "Seconds per step"],
         rows=rows,
@@ -62,12 +64,11 @@ def _summary_scores(replay: PetCtReplay) -> tuple[Scores | None, Scores | None, 
     scores = [step.scores for step in replay.steps if step.scores]
     if not scores:
         return None, None, None
-    is_complete = tuple(step.number for step in replay.steps) == ALL_STEPS
-    return scores[0], scores[-1], areas(scores) if is_complete else None
+    return scores[0], scores[-1], replay.areas
 
 
-def _summary_cells(groups: Sequence[Scores | None]) -> list[Cell]:
-    return [cell for scores in groups for cell in score_cells(PetCtReplay.measures, scores)]
+def _summary_cells(measures: Sequence[Measure[Any]], groups: Sequence[Scores | None]) -> list[Cell]:
+    return [cell for scores in groups for cell in score_cells(measures, scores)]
 
 
 def _seconds(replay: PetCtReplay) -> float:
@@ -78,11 +79,16 @@ def make_card(replay: PetCtReplay) -> PetCtCard:
     """Return what the report shows of one case."""
     return PetCtCard(
         replay.name,
-        ", ".join([describe_grid(replay.pet.grid), *_lesions(replay)]),
+        describe(replay),
         _curves(replay) if replay.labels else None,
-        [_projections(replay, step) for step in replay.steps if step.number in SHOWN_STEPS],
+        [projections(replay, step) for step in replay.steps if step.number in SHOWN_STEPS],
         _steps_table(replay),
     )
+
+
+def describe(replay: PetCtReplay) -> str:
+    """Return the size of a case and of its lesions in words."""
+    return ", ".join([describe_grid(replay.pet.grid), *_lesions(replay)])
 
 
 def _lesions(replay: PetCtReplay) -> list[str]:
@@ -98,9 +104,10 @@ def _curves(replay: PetCtReplay) -> tuple[Picture, Picture]:
     return light, dark
 
 
-def _projections(replay: PetCtReplay, step: PetCtStep) -> Picture:
+def projections(replay: PetCtReplay, step: PetCtStep) -> Picture:
+    """Return the projections of one step, with its clicks and its first score below."""
     tumor, background = _click_counts(step)
-    caption = f"Step {step.number}: {tumor} + {background} clicks"
+    caption = f"Step {step.number}: {tumor} + {background} {replay.points_are}"
     measure = replay.measures[0]
     (cell,) = score_cells([measure], step.scores)
     if cell.text != DASH:
@@ -118,7 +125,15 @@ def _steps_table(replay: PetCtReplay) -> Table:
         rows.append([*map(str, (step.number, *_click_counts(step))), *acted, *scores, number(step.seconds, 1)])
     headings = [measure.heading for measure in replay.measures]
     return Table(
-        ["Step", "Tumour clicks", "Background clicks", "Corrected", "Removed", *headings, "Seconds"],
+        [
+            "Step",
+            f"Tumour {replay.points_are}",
+            f"Background {replay.points_are}",
+            "Corrected",
+            "Removed",
+            *headings,
+            "Seconds",
+        ],
         rows,
     )
 

@@ -8,6 +8,9 @@ from typing import Any
 from lesionclick.evaluation import longitudinal_replay, longitudinal_report, petct_replay, petct_report
 from lesionclick.evaluation.jobs import Run
 from lesionclick.evaluation.petct_figures import write_picture
+from lesionclick.evaluation.results import pictures
+from lesionclick.evaluation.results.pictures import CaseView
+from lesionclick.evaluation.results.runs import CaseResult
 from lesionclick.evaluation.steps import Options, Replay
 from lesionclick.evaluation.tables import Table
 from lesionclick.grand_challenge.case_folder import CaseFolder
@@ -27,15 +30,17 @@ class Evaluation:
     replay
         Replays a case with a run into an output folder.
     template
-        File in `templates` with the macros `introduction`, `notes` and `card`.
+        File in `templates` with the macros `introduction`, `notes`, `pictures` and `card`.
     summarise
         Makes the table over its replays.
     make_card
         Makes what the macro `card` shows of one replay.
+    view
+        Shows a case of a finished run again.
     write_picture
         Writes one picture of its replays, where there is one.
-    takes_corrective
-        Whether clicks can be put where the last mask was wrong.
+    takes_corrections
+        Whether clicks or strokes can be put where the last mask was wrong.
     """
 
     name: str
@@ -45,8 +50,9 @@ class Evaluation:
     template: str
     summarise: Callable[[Sequence[Any]], Table]
     make_card: Callable[[Any], object]
+    view: Callable[[CaseResult], CaseView]
     write_picture: Callable[[Path, Sequence[Any]], None] | None = None
-    takes_corrective: bool = False
+    takes_corrections: bool = False
 
 
 EVALUATIONS: Mapping[TaskName, Evaluation] = {
@@ -58,8 +64,9 @@ EVALUATIONS: Mapping[TaskName, Evaluation] = {
         "petct.html",
         petct_report.summarise,
         petct_report.make_card,
+        pictures.view_petct,
         write_picture,
-        takes_corrective=True,
+        takes_corrections=True,
     ),
     "task2": Evaluation(
         "Task 2",
@@ -69,5 +76,6 @@ EVALUATIONS: Mapping[TaskName, Evaluation] = {
         "longitudinal.html",
         longitudinal_report.summarise,
         longitudinal_report.make_card,
+        pictures.view_longitudinal,
     ),
 }

@@ -33,8 +33,8 @@ def replay_cases(cases: Iterable[Path], run: Run, output: Path, options: Options
     options = options or Options()
     evaluations = {folder: EVALUATIONS[task_of(folder).name] for folder in map(CaseFolder.open, cases)}
     for folder, evaluation in evaluations.items():
-        if options.corrective and not evaluation.takes_corrective:
+        if options.corrections and not evaluation.takes_corrections:
             found = folder.interface.name
-            raise InputError(f"{folder.path.name}: corrective clicks need a PET/CT case, found {found}")
+            raise InputError(f"{folder.path.name}: {options.corrections} need a PET/CT case, found {found}")
     for folder, evaluation in evaluations.items():
         yield evaluation.replay(folder, run, output / folder.path.name, options)

@@ -5,12 +5,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from lesionclick.evaluation import figures
 from lesionclick.evaluation.expected import scores_of, write_scores
-from lesionclick.evaluation.longitudinal_figures import HU_WINDOW
-from lesionclick.evaluation.petct_figures import SUV_WINDOW
+from lesionclick.evaluation.pages import render
 from lesionclick.evaluation.registry import EVALUATIONS
 from lesionclick.evaluation.steps import Replay
 
@@ -44,8 +40,10 @@ def write_report(output: Path, replays: Sequence[Replay], *, run: str) -> Path:
         if evaluation.write_picture:
             evaluation.write_picture(output / "picture.png", of_task)
         cards = [evaluation.make_card(replay) for replay in of_task]
-        parts.append({"evaluation": evaluation, "summary": evaluation.summarise(of_task), "cards": cards})
-    page = _environment().get_template("page.html").render(parts=parts, environment=describe_environment(run))
+        summary = evaluation.summarise(of_task)
+        measures = of_task[0].measures
+        parts.append({"evaluation": evaluation, "summary": summary, "measures": measures, "cards": cards})
+    page = render("page.html", parts=parts, environment=describe_environment(run))
     path = output / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -55,15 +53,3 @@ def describe_environment(run: str) -> str:
     """Return one line: what ran the jobs, the versions of what matters to the masks, and the machine."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     return f"{run}; {versions}; Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(figures=figures, suv_window=SUV_WINDOW, hu_window=HU_WINDOW)
-    return environment

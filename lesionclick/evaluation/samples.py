@@ -50,7 +50,7 @@ def write_sample(phantom: Phantom, seed: int, output: Path, label: Path | None =
     tumor, background = simulate(phantom.label.array > 0, pet.array, np.random.default_rng(seed))
     clicks = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
     name = f"phantom {phantom.tracer} {seed}"
-    _write_case(output, name, {CT: phantom.ct, PET: pet}, {LESION_CLICKS: clicks})
+    write_case(output, name, {CT: phantom.ct, PET: pet}, {LESION_CLICKS: clicks})
 
 
 def write_real_sample(crop: Path, output: Path, label: Path) -> None:
@@ -70,7 +70,7 @@ def write_real_sample(crop: Path, output: Path, label: Path) -> None:
     _write_image(truth, label)
     tumor, background = official(truth.array > 0, pet.array)
     clicks = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
-    _write_case(output, crop.name, {CT: ct, PET: pet}, {LESION_CLICKS: clicks})
+    write_case(output, crop.name, {CT: ct, PET: pet}, {LESION_CLICKS: clicks})
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def write_longitudinal_sample(
         socket: Prompts(tuple(Point(str(number), point) for number, point in given.items()))
         for socket, given in points.items()
     }
-    _write_case(output, f"phantom {name}", images, clicks)
+    write_case(output, f"phantom {name}", images, clicks)
 
 
 def _halve_baseline(whole: Baseline) -> list[Baseline]:
@@ -251,10 +251,17 @@ def _write_image(volume: Volume, path: Path) -> None:
     sitk.WriteImage(volume.to_image(), str(path), useCompression=True, compressionLevel=9)
 
 
-def _write_case(output: Path, name: str, images: Mapping[Socket, Volume], clicks: Mapping[Socket, Prompts]) -> None:
+def write_case(output: Path, name: str, images: Mapping[Socket, Volume], clicks: Mapping[Socket, Prompts]) -> None:
     """Write a case from its images and clicks, and the file in which the platform lists them.
 
-    The images' UUIDs follow from `name`, whose first word begins their plain names.
+    Parameters
+    ----------
+    output
+        Case folder.
+    name
+        Of the case; the images' UUIDs follow from it, and its first word begins their plain names.
+    images, clicks
+        What lies at each socket.
     """
     entries = []
     for socket, volume in images.items():

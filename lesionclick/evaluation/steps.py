@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lesionclick.evaluation.measures import Measure, Scores
 from lesionclick.grand_challenge.interfaces import Socket
@@ -12,6 +12,12 @@ from lesionclick.images import Volume
 
 ALL_STEPS = tuple(range(11))
 """The challenge's steps of a PET/CT case: step 0 has no click, step 10 has ten of each kind."""
+
+Challenge = Literal["autopet4", "autopet5"]
+"""Whose steps are run: autoPET/CT IV's with clicks, or autoPET V's with scribbles."""
+
+STEPS: Mapping[Challenge, Sequence[int]] = {"autopet4": ALL_STEPS, "autopet5": tuple(range(6))}
+"""All steps of a PET/CT case: of autoPET V none, and five corrections, one stroke each."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,22 @@ class Options:
         without scores.
     corrective
         Ignore the case's clicks; put each next pair into the largest error of the last mask. For PET/CT cases alone.
+    challenge
+        With ``autopet5`` ignore the case's clicks too; draw each next stroke into the largest error of the last mask,
+        and score as autoPET V does. For PET/CT cases alone.
     """
 
     steps: Sequence[int] = ALL_STEPS
     labels: Path | None = None
     corrective: bool = False
+    challenge: Challenge = "autopet4"
+
+    @property
+    def corrections(self) -> str:
+        """What each step puts into the errors of the last mask, for messages; empty for the case's own clicks."""
+        if self.challenge == "autopet5":
+            return "strokes"
+        return "corrective clicks" if self.corrective else ""
 
 
 @dataclass(frozen=True)
@@ -82,3 +99,8 @@ class Replay:
     name: str
     labels: Mapping[Socket, Volume]
     steps: Sequence[Step]
+
+    @property
+    def areas(self) -> Scores | None:
+        """Areas under the scores over the steps of the challenge; None where they are not all there."""
+        return None

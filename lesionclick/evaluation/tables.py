@@ -5,17 +5,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from lesionclick.evaluation.measures import DASH, Measure, Scores
+from lesionclick.evaluation.measures import DASH, Measure, Scores, mean
 from lesionclick.evaluation.steps import Replay
 from lesionclick.images import Grid
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and the share of 0 to 1 that a bar behind it shows, if any."""
+    """One cell of a table.
+
+    Attributes
+    ----------
+    text
+        What it says.
+    share
+        Of 0 to 1 that a bar behind the text shows, if any.
+    note
+        A smaller text below it, if any.
+    """
 
     text: str
     share: float | None = None
+    note: str = ""
 
 
 Row: TypeAlias = Sequence[Cell | str]
@@ -33,12 +44,15 @@ class Table:
         Each as long as the head.
     groups
         Titles above those of the columns, and how many columns each spans; empty where there are none.
+    n_texts
+        How many of the first columns hold words, which begin at the left.
     """
 
     head: Sequence[str]
     rows: Sequence[Row]
     foot: Sequence[Row] = ()
     groups: Sequence[tuple[str, int]] = ()
+    n_texts: int = 1
 
 
 def score_cells(measures: Sequence[Measure[Any]], scores: Scores | None, *, bars: bool = False) -> list[Cell]:
@@ -75,9 +89,22 @@ def steps_text(replay: Replay) -> str:
         ]
         for step in replay.steps
     ]
+    return f"{replay.name}\n{_aligned(head, rows)}"
+
+
+def areas_text(replays: Sequence[Replay]) -> str:
+    """Return the areas under the scores of cases, all of one kind, and their means as lines for a terminal."""
+    measures = replays[0].measures
+    found = [(replay.name, replay.areas) for replay in replays]
+    found.append(("mean", mean([areas for _, areas in found if areas is not None])))
+    head = ["area", *(measure.heading for measure in measures)]
+    rows = [[name, *(cell.text for cell in score_cells(measures, areas))] for name, areas in found]
+    return _aligned(head, rows)
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [replay.name, *(_line(row, widths) for row in (head, *rows))]
-    return "\n".join(lines).replace(DASH, "-")  # a terminal may know nothing but ASCII
+    return "\n".join(_line(row, widths) for row in (head, *rows)).replace(DASH, "-")  # not all terminals know more
 
 
 def _line(texts: Iterable[str], widths: Iterable[int]) -> str:

@@ -1,8 +1,8 @@
-"""A look at one lesion: its patch in the follow-up, what the network says of it, and which voxels are the lesion's."""
+"""A look at lesions: their patches in the follow-up, what the network says of them, and which voxels are theirs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,37 +55,63 @@ def find_boxes(lesions: Sequence[Lesion]) -> Iterator[tuple[int, tuple[slice, ..
                 yield lesion.number, boxes[lesion.number - 1]
 
 
-def look(ct: Volume, lesion: Lesion, box: tuple[slice, ...] | None, model: LongitudinalModel) -> Look:
-    """Look at a lesion; where it reaches the border of its patch, again in the next larger one.
+def look(
+    ct: Volume, lesions: Sequence[Lesion], boxes: Mapping[int, tuple[slice, ...]], model: LongitudinalModel
+) -> list[Look]:
+    """Look at lesions, all at once; those that reach the border of their patch again in the next larger one.
 
     Parameters
     ----------
     ct
         The follow-up.
-    lesion
-        What is known of it.
-    box
-        Its bounding box in its baseline's mask, or None.
+    lesions
+        What is known of them.
+    boxes
+        Bounding boxes in their baseline's masks, of those that have one, by number.
     model
         What predicts.
     """
-    smallest = 1.0
-    if box is not None and lesion.baseline is not None:
-        grid = lesion.baseline.ct.grid
-        size_xyz = points_from_indices([axis.stop - axis.start for axis in box])
-        extent_mm = indices_from_points(np.abs(grid.axes_mm) @ size_xyz)
-        smallest = choose_zoom(extent_mm, np.multiply(model.patch_size, model.spacing_zyx))
-    for zoom in (other for other in ZOOMS if other >= smallest):
-        patch, channels = _channels(ct, lesion, zoom, model)
-        lesion_logit = model.predict_lesion_logit(channels)
-        offsets = np.indices(patch.shape).reshape(3, -1).T - patch.to_patch(index_zyx(ct.grid, lesion.place_mm))
-        distance_mm = np.linalg.norm(offsets * (zoom * np.asarray(model.spacing_zyx)), axis=1).reshape(patch.shape)
-        kept = _keep(lesion_logit, distance_mm, lesion.clicked)
-        if kept is None:
-            return Look(tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32), zoom)
-        if not any(kept.take(end, axis).any() for axis in range(3) for end in (0, -1)):
-            break
-    assert kept is not None  # there is always a zoom to look at
+    zooms = [_smallest_zoom(lesion, boxes.get(lesion.number), model) for lesion in lesions]
+    looks: dict[int, Look] = {}
+    while left := [n for n in range(len(lesions)) if n not in looks]:
+        cut = [_channels(ct, lesions[n], zooms[n], model) for n in left]
+        lesion_logits = model.predict_lesion_logits([channels for _, channels in cut])
+        for n, (patch, _), lesion_logit in zip(left, cut, lesion_logits, strict=True):
+            larger = next((zoom for zoom in ZOOMS if zoom > zooms[n]), None)
+            seen = _look(ct, lesions[n], patch, lesion_logit, zoom=zooms[n], model=model, last=larger is None)
+            if seen is not None:
+                looks[n] = seen
+            elif larger is not None:
+                zooms[n] = larger
+    return [looks[n] for n in range(len(lesions))]
+
+
+def _smallest_zoom(lesion: Lesion, box: tuple[slice, ...] | None, model: LongitudinalModel) -> float:
+    if box is None or lesion.baseline is None:
+        return 1.0
+    size_xyz = points_from_indices([axis.stop - axis.start for axis in box])
+    extent_mm = indices_from_points(np.abs(lesion.baseline.ct.grid.axes_mm) @ size_xyz)
+    return choose_zoom(extent_mm, np.multiply(model.patch_size, model.spacing_zyx))
+
+
+def _look(
+    ct: Volume,
+    lesion: Lesion,
+    patch: Patch,
+    lesion_logit: NDArray[np.float32],
+    *,
+    zoom: float,
+    model: LongitudinalModel,
+    last: bool,
+) -> Look | None:
+    """Return what was seen of a lesion, or None where it reaches the border of its patch, unless it is the `last`."""
+    offsets = np.indices(patch.shape).reshape(3, -1).T - patch.to_patch(index_zyx(ct.grid, lesion.place_mm))
+    distance_mm = np.linalg.norm(offsets * (zoom * np.asarray(model.spacing_zyx)), axis=1).reshape(patch.shape)
+    kept = _keep(lesion_logit, distance_mm, lesion.clicked)
+    if kept is None:
+        return Look(tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32), zoom)
+    if not last and any(kept.take(end, axis).any() for axis in range(3) for end in (0, -1)):
+        return None
     level = float(lesion_logit[kept].min())
     near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
     only = np.where(near, lesion_logit, np.minimum(lesion_logit, level - 1))

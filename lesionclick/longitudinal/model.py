@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,18 +79,23 @@ class LongitudinalModel:
         normalised: NDArray[np.float32] = self._normalization.run(ct.copy())
         return normalised
 
-    def predict_lesion_logit(self, channels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return by how much the lesion's logit exceeds the background's.
+    @property
+    def at_once(self) -> int:
+        """How many lesions are predicted together."""
+        return self.arithmetic.tiles_at_once(self.device, self.patch_size)
+
+    def predict_lesion_logits(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Return by how much the lesion's logit exceeds the background's, for one lesion or several.
 
         Parameters
         ----------
-        channels
-            Follow-up CT, normalised, then the channels of `LesionPair.encode`, shape (5, z, y, x).
+        patches
+            For each lesion, the follow-up CT, normalised, then the channels of `LesionPair.encode`, shape (5, z, y, x).
 
         Returns
         -------
-        NDArray
-            Mean over folds and mirrored versions, shape (z, y, x), float32.
+        list of NDArray
+            For each, the mean over folds and mirrored versions, shape (z, y, x), float32.
 
         Raises
         ------
@@ -97,14 +103,21 @@ class LongitudinalModel:
             If the memory does not suffice.
         """
 
-        def work(place: Placement) -> NDArray[np.float32]:
-            device = place.network
-            data = torch.from_numpy(np.ascontiguousarray(channels[None])).to(device)
-            axes = self.content.prompt.prediction.mirror_axes
-            with torch.inference_mode(), self.arithmetic.autocast(device):
-                folds = [tiles.average_flips(network, data, axes)[0].float() for network in self.networks]
-            mean = torch.stack(folds).mean(dim=0).cpu().numpy()
-            lesion_logit: NDArray[np.float32] = mean[1] - mean[0]
-            return lesion_logit
+        def work(place: Placement) -> list[NDArray[np.float32]]:
+            step = 1 if place.one_by_one else len(patches)
+            return [
+                lesion_logit
+                for first in range(0, len(patches), step)
+                for lesion_logit in self._predict_together(patches[first : first + step], place.network)
+            ]
 
         return in_memory(work, self.networks, self.device)
+
+    def _predict_together(self, patches: Sequence[NDArray[np.float32]], device: torch.device) -> NDArray[np.float32]:
+        data = torch.from_numpy(np.stack(patches)).to(device)
+        axes = self.content.prompt.prediction.mirror_axes
+        with torch.inference_mode(), self.arithmetic.autocast(device):
+            folds = [tiles.average_flips(network, data, axes).float() for network in self.networks]
+        mean = torch.stack(folds).mean(dim=0).cpu().numpy()
+        lesion_logits: NDArray[np.float32] = mean[:, 1] - mean[:, 0]
+        return lesion_logits

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from lesionclick.images import Grid, indices_from_points
 
-ZOOMS = (0.6, 1.0, 1.6, 2.5)
+ZOOMS = (0.6, 1.0, 1.6, 2.5, 4.0)
 """Sizes of a patch, in units of the network's voxel size."""
 ROOM = 2.0
 """Least size of a patch in units of the lesion's: room for growth, and for a point that is not quite right."""

@@ -278,17 +278,19 @@ def segment_lesions(
     canvas = _Canvas(grid, np.zeros(grid.shape_zyx, kind), np.zeros(grid.shape_zyx, np.uint8), places)
     boxes = dict(find_boxes(lesions))
     done = []
-    for lesion in lesions:
+    for first in range(0, len(lesions), model.at_once):
+        group = lesions[first : first + model.at_once]
         begin = budget.now()
         if longest_s > budget.left_s:
-            done.append(LesionMask(lesion, 0.0, looked=False))
+            done += [LesionMask(lesion, 0.0, looked=False) for lesion in group]
             continue
-        seen = look(followup.ct, lesion, boxes.get(lesion.number), model)
-        ml = canvas.claim(lesion.number, seen.window, seen.lesion_logit)
-        done.append(LesionMask(lesion, ml, looked=True))
-        status, how = "new" if lesion.new else "known", "clicked" if lesion.clicked else "looked for"
+        for lesion, seen in zip(group, look(followup.ct, group, boxes, model), strict=True):
+            ml = canvas.claim(lesion.number, seen.window, seen.lesion_logit)
+            done.append(LesionMask(lesion, ml, looked=True))
+            status, how = "new" if lesion.new else "known", "clicked" if lesion.clicked else "looked for"
+            logger.info("lesion %d, %s, %s: %.2f ml", lesion.number, status, how, ml)
         spent_s = budget.now() - begin
-        logger.info("lesion %d, %s, %s: %.2f ml: %.1f s", lesion.number, status, how, ml, spent_s)
+        logger.info("looked at %d of %d lesions: %.1f s", len(done), len(lesions), spent_s)
         longest_s = max(longest_s, spent_s)
     if late := [one.lesion.number for one in done if not one.looked]:
         logger.warning("%s follow-up: no time to look at the lesions %s", followup.region, late)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+VOXELS_AT_ONCE = {"cuda": 2**20}
+"""Voxels of the tiles that a device computes together. A CPU, which is not named, computes one tile at a time: two and
+more took 0.9 to 1.5 times as long each (docs/performance.md). The figure for a GPU is by its size, not measured;
+`benchmarks/gpu.py` measures it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,10 @@ class Arithmetic:
         """Return the context in which networks run on a device."""
         enabled = self.dtype != torch.float32 and (device.type == "cuda") == (self.dtype == torch.float16)
         return torch.autocast(device.type, dtype=self.dtype if enabled else None, enabled=enabled)
+
+    def tiles_at_once(self, device: torch.device, patch_size: Sequence[int]) -> int:
+        """Return how many tiles a device computes together; where `exact`, one, as nnU-Net does."""
+        return 1 if self.exact else max(1, VOXELS_AT_ONCE.get(device.type, 0) // math.prod(patch_size))
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Change a network in place to suit this arithmetic, and return it.

@@ -44,10 +44,11 @@ class Prediction:
 
 
 class Placement(NamedTuple):
-    """Where the networks compute, and where images and logits are kept."""
+    """Where the networks compute, where images and logits are kept, and whether tiles are computed one by one."""
 
     network: torch.device
     data: torch.device
+    one_by_one: bool = False
 
 
 def list_placements(device: torch.device) -> list[Placement]:
@@ -55,13 +56,12 @@ def list_placements(device: torch.device) -> list[Placement]:
     cpu = torch.device("cpu")
     if device.type == "cpu":
         return [Placement(cpu, cpu)]
-    return [Placement(device, device), Placement(device, cpu), Placement(cpu, cpu)]
+    smaller = [(device, device), (device, cpu), (cpu, cpu)]
+    return [Placement(device, device), *(Placement(*devices, one_by_one=True) for devices in smaller)]
 
 
 def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], device: torch.device) -> T:
     """Return the result of `work` at the first placement where the memory suffices; the networks end up on `device`.
-
-    A batch is one tile, so that there is no smaller one to begin with.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], dev
                 return work(placement)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
-            logger.warning("out of memory with networks on %s and images on %s: %s", *placement, reason)
+            logger.warning("out of memory with networks on %s and images on %s: %s", *placement[:2], reason)
             torch.cuda.empty_cache()  # not while the error lives, which holds the tensors
     finally:
         if device.type != "cpu":
@@ -100,6 +100,7 @@ def predict(
     device: torch.device,
     budget: Budget,
     first_zyx: Sequence[Sequence[float]] = (),
+    at_once: int = 1,
     kept: Callable[[Plan, int], KeptTiles] | None = None,
 ) -> Prediction:
     """Return the mean over the folds, or what the time suffices for, and the plan that was taken.
@@ -120,6 +121,8 @@ def predict(
         Time for all of it.
     first_zyx
         Points whose tiles come first.
+    at_once
+        Number of tiles that are computed together.
     kept
         Gives what is known of the tiles of a plan and a fold.
     """
@@ -128,8 +131,8 @@ def predict(
         return len(tiles.list_tiles(data.shape[1:], patch_size, step, needed))
 
     plans = list_plans(len(networks), mirror_axes)
-    tile = data.new_zeros((1, len(data), *patch_size), device=device)
-    plan, pass_s = _plan(plans, count_tiles, lambda: _time_pass(networks[0], tile, budget), budget)
+    few = data.new_zeros((at_once, len(data), *patch_size), device=device)
+    plan, pass_s = _plan(plans, count_tiles, lambda: _time_pass(networks[0], few, budget) / at_once, budget)
     mean: Tensor | None = None
     folds = 0
     for network in networks[: plan.folds]:
@@ -142,7 +145,8 @@ def predict(
             needed=needed,
             device=device,
             first_zyx=first_zyx if kept is not None or plan != plans[0] else (),
-            go_on=lambda: budget.left_s > plan.passes / plan.folds * pass_s,
+            at_once=at_once,
+            go_on=lambda: budget.left_s > at_once * plan.passes / plan.folds * pass_s,
             kept=None if kept is None else kept(plan, folds),
         )
         if logits is None and mean is None:
@@ -165,6 +169,7 @@ def predict_adaptively(
     device: torch.device,
     budget: Budget,
     first_zyx: Sequence[Sequence[float]] = (),
+    at_once: int = 1,
     kept: Callable[[Plan, int], KeptTiles] | None = None,
 ) -> Prediction:
     """Let the first fold look everywhere, and all folds, mirrored, only where it is not sure of background.
@@ -172,7 +177,13 @@ def predict_adaptively(
     Those places are the voxels whose lesion logit is above -`SURE_BACKGROUND`, and those of `first_zyx`; there the
     result is that of `predict`, elsewhere that of the first fold. The parameters are those of `predict`.
     """
-    options: dict[str, Any] = {"device": device, "budget": budget, "first_zyx": first_zyx, "kept": kept}
+    options: dict[str, Any] = {
+        "device": device,
+        "budget": budget,
+        "first_zyx": first_zyx,
+        "at_once": at_once,
+        "kept": kept,
+    }
     first = predict(networks[:1], data, patch_size, needed=needed, **options)
     if first.logits is None or (len(networks) == 1 and not mirror_axes):
         return first
@@ -214,9 +225,9 @@ def _plan(
     return plan, pass_s
 
 
-def _time_pass(network: Network, tile: Tensor, budget: Budget) -> float:
-    """Return the seconds that a tile takes once through a network."""
+def _time_pass(network: Network, few: Tensor, budget: Budget) -> float:
+    """Return the seconds that a few tiles take once through a network."""
     begin = budget.now()
     with torch.inference_mode():
-        network(tile).sum().item()  # to see the value is to wait for it
+        network(few).sum().item()  # to see the value is to wait for it
     return budget.now() - begin

@@ -1,23 +1,26 @@
-"""nnU-Net's default resampling, fast: the same splines, axis by axis as products with small matrices.
+"""nnU-Net's two resamplings, fast, channel by channel, and where only a part of the result is wanted, that part alone.
 
-nnU-Net resizes each channel by scikit-image, whose cubic splines go through SciPy's `zoom` in double precision and one
-thread. A spline of several axes is the product of splines of one, so that each axis is a matrix (new size, old size);
-what SciPy does to the unit matrix is that matrix. Products of matrices use all cores, or a GPU. In float32 the result
-differs from nnU-Net's by less than `TOLERANCE` of the range of the values.
+nnU-Net's default resizes each channel by scikit-image, whose cubic splines go through SciPy's `zoom` in double
+precision and one thread. A spline of several axes is the product of splines of one, so that each axis is a matrix (new
+size, old size); what SciPy does to the unit matrix is that matrix. Products of matrices use all cores, or a GPU. In
+float32 the result differs from nnU-Net's by less than `TOLERANCE` of the range of the values. Its other one, by
+PyTorch, is fast as it is; here it comes without all that is imported with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
-from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
+from nnunetv2.configuration import ANISO_THRESHOLD
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 Order = Literal[0, 1, 3]
 """Of a spline: nearest, linear, cubic."""
@@ -29,81 +32,151 @@ worst case for splines (`test/unit/test_resampling.py`)."""
 NEGLIGIBLE = 1e-8
 """Weight of a voxel below which a spline is taken to have ended: cubic ones decay by 0.27 from voxel to voxel."""
 
+Window = tuple[slice, ...]
+"""Part of an array along z, y, x."""
 
-def resample(
-    data: NDArray[np.float32] | Tensor,
-    new_shape: Sequence[int],
-    current_spacing: Sequence[float],
-    new_spacing: Sequence[float],
-    *,
-    order: Order = 3,
-    order_z: Order = 0,
-    force_separate_z: bool | None = False,
-    device: torch.device | None = None,
-) -> Tensor:
-    """Resample as nnU-Net's `resample_data_or_seg_to_shape` does with images and logits.
+
+class Resampling(Protocol):
+    """Brings a channel to another shape."""
+
+    def __call__(
+        self,
+        channel: Tensor,
+        new_shape: Sequence[int],
+        current_spacing: Sequence[float],
+        new_spacing: Sequence[float],
+        /,
+        *,
+        window: Window | None = None,
+    ) -> Tensor:
+        """Resample one channel.
+
+        Parameters
+        ----------
+        channel
+            Shape (z, y, x), float32.
+        new_shape
+            Shape (z, y, x) of the whole result.
+        current_spacing, new_spacing
+            Voxel sizes in mm before and after, which decide whether an axis is treated apart.
+        window
+            Part of the result that is wanted; by default all of it.
+
+        Returns
+        -------
+        Tensor
+            Shape of the window, float32, where `channel` is.
+        """
+
+
+def find_resampling(name: str, options: Mapping[str, Any]) -> Resampling | None:
+    """Return the fast form of one of nnU-Net's resamplings of images or logits, or None where there is none.
 
     Parameters
     ----------
-    data
-        Shape (channel, z, y, x).
-    new_shape
-        Shape (z, y, x) of the result.
-    current_spacing, new_spacing
-        Voxel sizes in mm before and after, which decide whether an axis is treated apart.
+    name, options
+        Those of nnU-Net's plans, such as ``resampling_fn_data`` and ``resampling_fn_data_kwargs``.
+    """
+    chosen = {key: value for key, value in options.items() if (key, value) != ("is_seg", False)}
+    if name == "resample_torch_fornnunet" and chosen == {"force_separate_z": False}:
+        return resample_trilinearly
+    known = set(chosen) <= {"order", "order_z", "force_separate_z"}
+    orders = {chosen.get(key, 0) for key in ("order", "order_z")}
+    if name == "resample_data_or_seg_to_shape" and known and orders <= set(get_args(Order)):
+        return Splines(**chosen)
+    return None
+
+
+def resample_trilinearly(
+    channel: Tensor,
+    new_shape: Sequence[int],
+    _current_spacing: Sequence[float],
+    _new_spacing: Sequence[float],
+    /,
+    *,
+    window: Window | None = None,
+) -> Tensor:
+    """Resample as nnU-Net's `resample_torch_fornnunet` does with no axis apart; see `Resampling`."""
+    if tuple(channel.shape) != tuple(new_shape):
+        channel = functional.interpolate(channel[None, None], tuple(new_shape), mode="trilinear")[0, 0]
+    return channel if window is None else channel[window]
+
+
+@dataclass(frozen=True)
+class Splines:
+    """Resamples as nnU-Net's `resample_data_or_seg_to_shape` does with images and logits; see `Resampling`.
+
+    Attributes
+    ----------
     order
         Of the splines.
     order_z
         Of those along an axis of thick slices, where that is treated apart.
     force_separate_z
         Whether it is; None to decide by the spacings.
-    device
-        Where it is computed, and the result lies; by default the CPU.
-
-    Returns
-    -------
-    Tensor
-        Shape (channel, *new_shape), float32.
     """
-    array = torch.as_tensor(data).to(device, torch.float32)
-    if tuple(array.shape[1:]) == tuple(new_shape):
-        return array
-    separate, apart = determine_do_sep_z_and_axis(force_separate_z, current_spacing, new_spacing)
-    orders: list[Order] = [order_z if separate and axis == apart else order for axis in range(3)]
-    resampled = torch.empty((len(array), *(int(n) for n in new_shape)), device=array.device)
-    for channel, result in zip(array, resampled, strict=True):
-        _resample_channel(channel, result, orders, apart if separate else None)
-    return resampled
 
+    order: Order = 3
+    order_z: Order = 0
+    force_separate_z: bool | None = False
 
-def _resample_channel(channel: Tensor, result: Tensor, orders: Sequence[Order], apart: int | None) -> None:
-    """Fill `result` with one channel, resampled; the axis `apart` comes last, after the values were clipped.
+    def __call__(
+        self,
+        channel: Tensor,
+        new_shape: Sequence[int],
+        current_spacing: Sequence[float],
+        new_spacing: Sequence[float],
+        /,
+        *,
+        window: Window | None = None,
+    ) -> Tensor:
+        """Resample one channel; see `Resampling`.
 
-    A spline keeps a constant. So what differs from the first voxel's value is resampled, in the box where anything does
-    and as far as its splines reach, which is little where a channel holds a few clicks.
-    """
-    constant = channel[0, 0, 0].item()
-    together = [axis for axis in range(3) if axis != apart]
-    low, high = (end(channel, dim=together, keepdim=True) - constant for end in (torch.amin, torch.amax))
-    box = _box(channel != constant)
-    matrices, window = [], []
-    for axis, inside in enumerate(box):
-        matrix = _matrix(channel.shape[axis], result.shape[axis], orders[axis])[:, inside]
-        reached = np.flatnonzero(np.abs(matrix).max(axis=1, initial=0.0) > NEGLIGIBLE)
-        window.append(slice(reached[0], reached[-1] + 1) if len(reached) else slice(0, 0))
-        matrices.append(torch.from_numpy(np.ascontiguousarray(matrix[window[-1]])).to(channel.device))
-    part = channel[box] - constant
-    # what shrinks comes first, so that less is left for the others
-    for axis in sorted(together, key=lambda n: result.shape[n] / channel.shape[n]):
-        part = _along(part, axis, matrices[axis])
-    if max(orders) > 1:  # scikit-image clips to the range of its input, which is a slice where one axis is apart
+        A spline keeps a constant. So what differs from the first voxel's value is resampled, in the box where anything
+        does and as far as its splines reach, which is little where a channel holds a few clicks.
+        """
+        wanted = window or tuple(slice(0, int(n)) for n in new_shape)
+        if tuple(channel.shape) == tuple(new_shape):
+            return channel[wanted]
+        apart = _axis_apart(self.force_separate_z, current_spacing, new_spacing)
+        orders = [self.order_z if axis == apart else self.order for axis in range(3)]
+        constant = channel[0, 0, 0].item()
+        box = _box(channel != constant)
+        matrices, reached = [], []
+        for axis, inside in enumerate(box):
+            matrix = _matrix(channel.shape[axis], int(new_shape[axis]), orders[axis])[wanted[axis], inside]
+            rows = np.flatnonzero(np.abs(matrix).max(axis=1, initial=0.0) > NEGLIGIBLE)
+            reached.append(slice(rows[0], rows[-1] + 1) if len(rows) else slice(0, 0))
+            matrices.append(torch.from_numpy(np.ascontiguousarray(matrix[reached[-1]])).to(channel.device))
+        part = channel[box] - constant
+        # what shrinks comes first, so that less is left for the others
+        together = [axis for axis in range(3) if axis != apart]
+        for axis in sorted(together, key=lambda n: len(matrices[n]) / max(part.shape[n], 1)):
+            part = _along(part, axis, matrices[axis])
+        if max(orders) > 1:  # scikit-image clips to the range of its input, which is a slice where one axis is apart
+            low, high = (end(channel, dim=together, keepdim=True) - constant for end in (torch.amin, torch.amax))
+            if apart is not None:
+                low, high = (end.narrow(apart, box[apart].start, part.shape[apart]) for end in (low, high))
+            part = part.clamp_(low, high)
         if apart is not None:
-            low, high = (end.narrow(apart, box[apart].start, part.shape[apart]) for end in (low, high))
-        part = part.clamp(low, high)
-    if apart is not None:
-        part = _along(part, apart, matrices[apart])
-    result.fill_(constant)
-    result[tuple(window)] += part
+            part = _along(part, apart, matrices[apart])
+        shape = [axis.stop - axis.start for axis in wanted]
+        if list(part.shape) == shape:
+            return part.add_(constant)
+        result = torch.full(shape, constant, dtype=part.dtype, device=part.device)
+        result[tuple(reached)] += part
+        return result
+
+
+def _axis_apart(force: bool | None, current_spacing: Sequence[float], new_spacing: Sequence[float]) -> int | None:
+    """Return the axis of thick slices that nnU-Net treats apart, by the spacing before, else by that after."""
+    if force is False:
+        return None
+    for spacing in (current_spacing, new_spacing):
+        if force or max(spacing) / min(spacing) > ANISO_THRESHOLD:
+            thick = [axis for axis, mm in enumerate(spacing) if mm == max(spacing)]
+            return thick[0] if len(thick) == 1 else None
+    return None
 
 
 def _box(mask: Tensor) -> tuple[slice, ...]:

@@ -6,6 +6,7 @@ The tiling, the weights and the precision are nnU-Net's, so that its own predict
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import combinations, product
 from operator import itemgetter
 from typing import Protocol
@@ -41,6 +42,7 @@ def predict(
     needed: Tensor | None = None,
     device: torch.device | None = None,
     first_zyx: Sequence[Sequence[float]] = (),
+    at_once: int = 1,
     go_on: Callable[[], bool] = lambda: True,
     kept: KeptTiles | None = None,
 ) -> Tensor | None:
@@ -49,7 +51,7 @@ def predict(
     Parameters
     ----------
     network
-        Maps a tile of shape (1, C, \*patch_size) to one of shape (1, K, \*patch_size).
+        Maps tiles of shape (N, C, \*patch_size) to their outputs, of shape (N, K, \*patch_size).
     data
         Shape (C, z, y, x). An axis shorter than the patch is padded with zeros, evenly on both sides.
     patch_size
@@ -65,8 +67,10 @@ def predict(
         Where the tiles are computed; by default where `data` is, which is also where they are gathered.
     first_zyx
         Points whose tiles come first, for a prediction that may be cut short.
+    at_once
+        Number of tiles, N, that are computed together.
     go_on
-        Asked before each tile that is computed; False ends the prediction with what there is.
+        Asked before tiles are computed; False ends the prediction with what there is.
     kept
         Outputs of tiles that are known, which are not computed, and where new ones are put. The result is the same as
         without.
@@ -98,7 +102,10 @@ def predict(
         gathered = None
         outputs = _outputs(
             [(n, tiles[n]) for n in order],
-            lambda tile: _compute(network, padded, tile, mirror_axes, device=device),
+            partial(_take, padded, device or padded.device, at_once),
+            lambda taken: average_flips(network, taken, mirror_axes),
+            at_once=at_once,
+            home=padded.device,
             go_on=go_on,
             kept=kept,
         )
@@ -121,33 +128,52 @@ def predict(
 
 def _outputs(
     tiles: Sequence[tuple[int, Tile]],
-    compute: Callable[[Tile], Tensor],
+    take: Callable[[Sequence[Tile]], Tensor],
+    compute: Callable[[Tensor], Tensor],
     *,
+    at_once: int,
+    home: torch.device,
     go_on: Callable[[], bool],
     kept: KeptTiles | None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield the numbers of tiles with their outputs, from `kept` or computed, until the time is over."""
+    """Yield the numbers of tiles with their outputs, first what is kept, then what is computed until time is over."""
+    unknown = []
     for number, tile in tiles:
         output = None if kept is None else kept.get(tile)
         if output is None:
-            if not go_on():
-                return
-            output = compute(tile)
+            unknown.append((number, tile))
+        else:
+            yield number, output
+    groups = [unknown[n : n + at_once] for n in range(0, len(unknown), at_once)]
+    following = take([tile for _, tile in groups[0]]) if groups else None
+    for group, after in zip(groups, [*groups[1:], []], strict=False):
+        if not go_on():
+            return
+        assert following is not None
+        computed = compute(following)  # a GPU has only begun with it when this returns
+        following = take([tile for _, tile in after]) if after else None
+        for (number, tile), output in zip(group, computed.to(home), strict=False):
             if kept is not None:
-                kept.put(tile, output)
-        yield number, output
+                kept.put(tile, output.clone() if at_once > 1 else output)
+            yield number, output
 
 
-def _compute(
-    network: Callable[[Tensor], Tensor],
-    padded: Tensor,
-    tile: Tile,
-    mirror_axes: Sequence[int],
-    *,
-    device: torch.device | None,
-) -> Tensor:
-    moved = padded[:, *tile][None].contiguous().to(device or padded.device)
-    return average_flips(network, moved, mirror_axes)[0].to(padded.device)
+def _take(padded: Tensor, device: torch.device, at_once: int, tiles: Sequence[Tile]) -> Tensor:
+    """Copy tiles to the device, shape (`at_once`, C, z, y, x), the last one again where there are fewer.
+
+    So a network sees one shape, and computes a tile in one way. A copy from the CPU to a GPU goes on beside what the
+    GPU computes.
+    """
+    filled = [*tiles, *[tiles[-1]] * (at_once - len(tiles))]
+    taken = torch.stack([padded[:, *tile] for tile in filled])
+    if device.type != "cuda" or padded.device == device:
+        return taken.to(device)
+    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(beside):
+        moved = taken.pin_memory().to(device, non_blocking=True)
+    torch.cuda.current_stream(device).wait_stream(beside)
+    moved.record_stream(torch.cuda.current_stream(device))
+    return moved
 
 
 def list_tiles(

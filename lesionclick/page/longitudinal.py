@@ -98,9 +98,7 @@ class LongitudinalStudy:
         """Return a click file for each follow-up."""
         return {
             _click_file(followup.region): Prompts(
-                tuple(
-                    Point(f"Lesion {number}", point) for number, point in sorted(_points(marks, scan).items())
-                )
+                tuple(Point(f"Lesion {number}", point) for number, point in sorted(_points(marks, scan).items()))
             )
             for scan, followup in self._followups.items()
         }

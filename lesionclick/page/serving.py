@@ -36,9 +36,7 @@ def make_server(reading: Reading, access: Access) -> uvicorn.Server:
     """Return the server of an open case; it begins with its `run`, on a socket of `listen`."""
     app = create_app(reading, access, is_stopping=lambda: server.should_exit)
     server = uvicorn.Server(
-        uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=STOP_S
-        )
+        uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=STOP_S)
     )
     return server
 

@@ -7,6 +7,7 @@ Bq/ml, and what `lesionclick.prompts.points.describe_oddities` lists.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.click_files import read_clicks
+from lesionclick.grand_challenge.image_files import ImageFile
 from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
 from lesionclick.images import Volume, require_same_grid
 from lesionclick.prompts.points import Prompts, describe_oddities
@@ -56,7 +58,8 @@ class PetCtCase:
         ct_file, pet_file = folder.image(CT), folder.image(PET)
         require_same_grid(ct_file.grid, pet_file.grid, str(ct_file), str(pet_file))
         prompts = read_clicks(folder.json(LESION_CLICKS))
-        ct, pet = ct_file.read(), pet_file.read()
+        with ThreadPoolExecutor(2) as pool:  # inflating leaves Python's lock alone
+            ct, pet = pool.map(ImageFile.read, (ct_file, pet_file))
         if ct.grid != pet.grid:
             logger.warning("%s and %s: grids differ by rounding, the second is used", ct_file, pet_file)
         _check_uptake(pet.array, str(pet_file))

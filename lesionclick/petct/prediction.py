@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick.budget import SAFETY, Budget, Plan, Stopwatch
+from lesionclick.images import Volume
 from lesionclick.network import ensemble, tiles
 from lesionclick.network.ensemble import Placement
 from lesionclick.network.preprocessing import (
@@ -27,7 +28,6 @@ from lesionclick.network.tile_cache import KeyedTiles, TileCache
 from lesionclick.network.tiles import Tile
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
-from lesionclick.prompts.encodings import Mark
 from lesionclick.prompts.points import Prompts
 
 logger = logging.getLogger(__name__)
@@ -159,6 +159,7 @@ class PetCtPredictor:
                 data,
                 self.model.content.configuration.patch_size,
                 needed=self._around(points.indices_zyx(), case),
+                at_once=self._at_once(one.place),
                 kept=self._kept(moved, one)(Plan(1), 0),
             )
         assert logits is not None  # there is no limit of time
@@ -252,24 +253,33 @@ class PetCtPredictor:
                 device=one.place.network,
                 budget=one.budget,
                 first_zyx=moved.indices_zyx().tolist(),
-                kept=self._kept(moved, one) if self.keeps_tiles and case.needed is not None else None,
+                at_once=self._at_once(one.place),
+                kept=self._kept(moved, one) if self.keeps_tiles else None,
             )
         if predicted.logits is None:
             logger.warning("plan: no time for any tile; the clicks alone count")
             nothing = np.full(self.case.pet.array.shape, OUTSIDE_LOGIT, dtype=np.float32)
             return Predicted(nothing, (predicted.plan,))
         with one.watch.stage("resample prediction"):
-            exact = case.needed is None and self.model.arithmetic.exact
+            exact = self.model.arithmetic.exact
             lesion_logit = lesion_logit_on_image(content, case, predicted.logits, exact=exact)
             return Predicted(lesion_logit, (predicted.plan,))
+
+    def _at_once(self, place: Placement) -> int:
+        """Return how many tiles are computed together."""
+        if place.one_by_one:
+            return 1
+        return self.model.arithmetic.tiles_at_once(place.network, self.model.content.configuration.patch_size)
 
     def _kept(self, moved: Prompts, one: _Pass) -> Callable[[Plan, int], KeyedTiles]:
         """Return what names the tiles of a pass by all that their logits depend on, the marks that reach them."""
         marks = self.model.encoding.marks(moved, self._spacing)
+        places = np.array([mark.index_zyx for mark in marks]).reshape(-1, 3)
 
         def kept(plan: Plan, fold: int) -> KeyedTiles:
             def name(tile: Tile) -> Hashable:
-                reaching = frozenset(mark for mark in marks if self._distance_mm(mark, tile) <= self._reach_mm)
+                near = np.flatnonzero(self._distances_mm(places, tile) <= self._reach_mm)
+                reaching = frozenset(marks[n] for n in near)
                 place = tuple((axis.start, axis.stop) for axis in tile)
                 return one.place, one.zoom, plan.mirror_axes, fold, place, reaching
 
@@ -277,13 +287,12 @@ class PetCtPredictor:
 
         return kept
 
-    def _distance_mm(self, mark: Mark, tile: Tile) -> float:
-        """Return the distance of a mark from the nearest voxel of a tile."""
-        gaps = (
-            max(axis.start - p, p - (axis.stop - 1), 0.0) * s
-            for axis, p, s in zip(tile, mark.index_zyx, self._spacing, strict=True)
-        )
-        return math.hypot(*gaps)
+    def _distances_mm(self, places_zyx: NDArray[np.float64], tile: Tile) -> NDArray[np.float64]:
+        """Return the distance of each place, shape (n, 3), from the nearest voxel of a tile."""
+        first, last = ([axis.start for axis in tile], [axis.stop - 1 for axis in tile])
+        gaps = places_zyx - np.clip(places_zyx, first, last)
+        distances: NDArray[np.float64] = np.linalg.norm(gaps * np.asarray(self._spacing), axis=1)
+        return distances
 
     def _input(self, prompts: Prompts, one: _Pass) -> tuple[NetworkInput, torch.Tensor, Prompts]:
         """Return the preprocessed images, the same with the channels of the prompts, and where these lie in them."""
@@ -291,14 +300,13 @@ class PetCtPredictor:
         if model.content.prompt.stage == "image":
             spacing = tuple(one.zoom * mm for mm in grid.spacing_zyx)
             channels = model.encoding.encode(prompts, grid.shape_zyx, spacing)
-            images = np.concatenate([self.case.ct.array[None], self.case.pet.array[None], channels.numpy()])
-            body = None if model.arithmetic.exact else self._body()
+            images = [self._rounded(self.case.ct), self._rounded(self.case.pet), *channels.numpy()]
             with one.watch.stage("preprocess"):
                 prepared = preprocess(
                     model.content,
                     images,
                     spacing,
-                    body=body,
+                    body=self._body(),
                     device=one.place.data,
                     exact=model.arithmetic.exact,
                 )
@@ -308,8 +316,15 @@ class PetCtPredictor:
         channels = model.encoding.encode(moved, prepared.images.shape[1:], self._spacing, one.place.data)
         return prepared, torch.cat([prepared.images, channels]), moved
 
-    def _body(self) -> NDArray[np.bool_]:
-        """Return where a prediction is wanted, shape (z, y, x)."""
+    def _rounded(self, image: Volume) -> NDArray[np.float32]:
+        """Return an image in the precision that the model was trained with, as float32."""
+        precision = self.model.content.prompt.precision
+        return image.array.astype(precision, copy=False).astype(np.float32, copy=False)
+
+    def _body(self) -> NDArray[np.bool_] | None:
+        """Return where a prediction is wanted, shape (z, y, x); None for everywhere, as in nnU-Net."""
+        if self.model.arithmetic.exact:
+            return None
         inside: NDArray[np.bool_] = (self.case.ct.array > BODY_HU) | (self.case.pet.array > BODY_SUV)
         return inside
 
@@ -318,11 +333,10 @@ class PetCtPredictor:
         key = one.zoom, one.place.data
         if key not in self._inputs:
             self._inputs = {known: case for known, case in self._inputs.items() if known[1] == one.place.data}
-            ct, pet = self.case.ct.array, self.case.pet.array
             with one.watch.stage("preprocess"):
                 self._inputs[key] = preprocess(
                     self.model.content,
-                    np.stack([ct, pet]),
+                    [self._rounded(self.case.ct), self._rounded(self.case.pet)],
                     [one.zoom * mm for mm in self.case.pet.grid.spacing_zyx],
                     body=self._body(),
                     device=one.place.data,
@@ -353,7 +367,7 @@ def _window(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[flo
 
 def _mirrored(network: Callable[[torch.Tensor], torch.Tensor], dims: Sequence[int], tile: torch.Tensor) -> torch.Tensor:
     """Return what a network says of a mirrored tile, mirrored back."""
-    return network(tile.flip(dims)).flip(dims)
+    return network(tile.flip(*dims)).flip(*dims)
 
 
 def _on_network(model: PetCtModel, case: NetworkInput, prompts: Prompts) -> Prompts:

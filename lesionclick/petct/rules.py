@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, is_first_on_lesion
-from lesionclick.prompts.spec import Rules
+from lesionclick.images import Volume
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes, is_first_on_lesion
+from lesionclick.prompts.spec import Gate, Rules
 
 LENGTH_MM = 12.0
 """Standard deviation of the correction around a click in mm, about the distance between two readers' contours."""
@@ -38,6 +39,8 @@ class RulesActed:
         Numbers of those that the network alone had on the wrong side.
     removed
         Number of components that were removed because all lesions are marked.
+    emptied
+        Whether the gate before the first click took all of the mask away.
     """
 
     tumor: int = 0
@@ -45,8 +48,11 @@ class RulesActed:
     corrected_tumor: int = 0
     corrected_background: int = 0
     removed: int = 0
+    emptied: bool = False
 
     def __str__(self) -> str:
+        if self.emptied:
+            return "emptied a mask that is negligible before the first click"
         return (
             f"corrected {self.corrected_tumor} of {self.tumor} tumour and {self.corrected_background} of "
             f"{self.background} background points, removed {self.removed} unmarked components"
@@ -69,7 +75,9 @@ def apply_rules(
     With ``challenge``, each lesion is clicked once, in its centre, before any is clicked again, on its rim. The second
     round tells two things more. Where a further click on a lesion lies deeper in the mask than `RIM_LOGIT`, the same
     correction draws the mask back to it. And all lesions are marked: from `REPEATS` such clicks on, components without
-    a tumour click are removed.
+    a tumour point are removed. Strokes are neither, and these two rules ask for as many background points as tumour
+    points, as the challenge's readers set them: strokes hardly ever come out even, not even those that are too short to
+    be told from clicks.
 
     Parameters
     ----------
@@ -98,35 +106,61 @@ def apply_rules(
     agreement = side * lesion_logit[tuple(points.T)]
     wrong = agreement <= 0
     residual = np.where(wrong, side * (SURE_LOGIT - agreement), 0.0)
-    if rules == "challenge":
+    clicked_in_turn = rules == "challenge" and len(tumor) == len(background)
+    if clicked_in_turn:
         further = np.flatnonzero(~is_first_on_lesion(tumor, spacing_zyx))
         residual[further] += np.minimum(RIM_LOGIT - agreement[further], 0.0)
     if residual.any():
-        mask = (lesion_logit + _correction(points, residual, lesion_logit.shape, spacing_zyx)) > 0
+        correction, windows = _correction(points, residual, lesion_logit.shape, spacing_zyx)
+        for window in windows:
+            mask[window] = lesion_logit[window] + correction[window] > 0
         mask[tuple(background.T)] = False
         mask[tuple(tumor.T)] = True
-    removed = _remove_unmarked(mask, tumor) if rules == "challenge" else 0
+    removed = _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx)) if clicked_in_turn else 0
     corrected = [int(wrong[side == one].sum()) for one in (1.0, -1.0)]
     return mask, RulesActed(len(tumor), len(background), corrected[0], corrected[1], removed)
 
 
-def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64]) -> int:
-    """Remove components without a click from `mask` where all are marked, and return their number."""
-    places = np.unique(tumor_zyx, axis=0)
+def is_negligible(mask: NDArray[np.bool_], pet: Volume, gate: Gate) -> bool:
+    """Tell whether a mask before the first click is so small and so weak that it is more likely none.
+
+    Parameters
+    ----------
+    mask
+        The whole mask, shape (z, y, x).
+    pet
+        SUV, on the same grid.
+    gate
+        The mask is negligible where both its volume and its highest uptake are below the gate's. One without a voxel
+        is not.
+    """
+    count = np.count_nonzero(mask)
+    if not 0 < count * pet.grid.voxel_ml < gate.below_ml:
+        return False
+    return bool(pet.array[mask].max() < gate.below_suv)
+
+
+def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_click: NDArray[np.bool_]) -> int:
+    """Remove components without a point from `mask` where clicks say that all are marked, and return their number."""
+    places = np.unique(tumor_zyx[is_click], axis=0)
     if len(places) <= REPEATS:
         return 0
-    numbers, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    marked = np.unique(numbers[tuple(places.T)])
-    if len(places) - len(marked) < REPEATS:
+    (box,) = ndimage.find_objects(mask.view(np.uint8))  # the clicks have made sure that there is a voxel
+    numbers, count = ndimage.label(mask[box], np.ones((3, 3, 3)))
+    low = [axis.start for axis in box]
+    if len(places) - len(np.unique(numbers[tuple((places - low).T)])) < REPEATS:
         return 0
-    mask &= np.isin(numbers, marked)
+    marked = np.unique(numbers[tuple((tumor_zyx - low).T)])
+    stays = np.zeros(count + 1, dtype=bool)
+    stays[marked] = True
+    mask[box] = stays[numbers]
     return int(count - len(marked))
 
 
 def _correction(
     points: NDArray[np.int64], residual: NDArray[np.float64], shape: tuple[int, ...], spacing_zyx: Sequence[float]
-) -> NDArray[np.float32]:
-    """Interpolate the residuals at the points smoothly over the image, shape (z, y, x)."""
+) -> tuple[NDArray[np.float32], list[tuple[slice, ...]]]:
+    """Interpolate the residuals at the points smoothly over the image, shape (z, y, x); zero outside of the windows."""
     points, first = np.unique(points, axis=0, return_index=True)
     scaled = points * np.asarray(spacing_zyx) / LENGTH_MM
     squared = ((scaled[:, None] - scaled[None]) ** 2).sum(axis=-1)
@@ -134,6 +168,7 @@ def _correction(
     weights = np.linalg.solve(kernel, residual[first])
     field = np.zeros(shape, dtype=np.float32)
     reach = np.ceil(4 * LENGTH_MM / np.asarray(spacing_zyx)).astype(int)
+    windows = []
     for point, weight in zip(points, weights, strict=True):
         low = np.maximum(point - reach, 0)
         window = tuple(slice(a, b) for a, b in zip(low, np.minimum(point + reach + 1, shape), strict=True))
@@ -142,4 +177,5 @@ def _correction(
             for axis, p, s in zip(window, point, spacing_zyx, strict=True)
         )
         field[window] += (weight * z[:, None, None] * y[:, None] * x).astype(np.float32)
-    return field
+        windows.append(window)
+    return field, windows

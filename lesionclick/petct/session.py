@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from lesionclick.images import Volume
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.prediction import PetCtPredictor
-from lesionclick.petct.rules import RulesActed, apply_rules
+from lesionclick.petct.rules import RulesActed, apply_rules, is_negligible
 from lesionclick.petct.suggestions import Findings, Suggestion, find_suggestions
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 from lesionclick.prompts.spec import Rules
@@ -137,6 +137,9 @@ class PetCtSession:
         with watch.stage("rules"):
             rules = self.model.content.prompt.rules
             mask, acted = apply_rules(predicted.lesion_logit, given, grid.spacing_zyx, rules)
+            gate = self.model.content.prompt.gate
+            if gate and not len(given) and is_negligible(mask, self.case.pet, gate):
+                mask, acted = np.zeros_like(mask), replace(acted, emptied=True)
         logger.info("rules: %s", acted)
         found = Segmentation(
             Volume(mask.astype(np.uint8), grid),
@@ -160,11 +163,13 @@ class PetCtSession:
         """
         grid = self.case.pet.grid
         latest, given = self.segment(), self.prompts.on_grid(grid.shape_zyx)
-        findings = Findings(latest.mask.array > 0, latest.lesion_logit.array, self.case.pet.array, grid.spacing_zyx)
+        probability = self.model.content.prompt.calibration.probability
+        likely = probability(latest.lesion_logit.array)
+        findings = Findings(latest.mask.array > 0, likely, self.case.pet.array, grid.spacing_zyx)
         voxels = findings.doubtful()
         if not len(voxels):
             return ()
-        views = self._predictor.predict_views(given, voxels, watch=Stopwatch())
+        views = probability(self._predictor.predict_views(given, voxels, watch=Stopwatch()))
         return find_suggestions(findings, views, given, count=count)
 
     def updates(self, *, budget: Budget | None = None) -> Iterator[Segmentation]:

@@ -13,20 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.special import expit
 
 from lesionclick.petct.rules import LENGTH_MM
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 
-SURE_BACKGROUND = 4.0
-"""Negative lesion logit beyond which a voxel outside the mask is asked no more: a probability of 2 %."""
+SURE_BACKGROUND = 0.02
+"""Probability to be a lesion below which a voxel outside the mask is not asked, unless it is hot."""
 HOT_SUV = 2.0
 HOT_CONTRAST = 2.0
 """Uptake that is hot: above an SUV, and above that many times the mean within `SURROUNDINGS_MM`."""
 SURROUNDINGS_MM = 60.0
 """Width of the cube around a voxel whose mean is its surroundings: larger than most lesions, smaller than the organs
 whose uptake is high all over."""
-HOT_PROBABILITY = 0.05
+HOT_PROBABILITY = 0.01
 """Least probability of hot uptake outside the mask to be a lesion, whatever the network says."""
 APART_MM = 2 * LENGTH_MM
 """Least distance between two proposals: a click corrects what lies nearer."""
@@ -72,8 +71,8 @@ class Findings:
     ----------
     mask
         Bool.
-    lesion_logit
-        Before the rules.
+    probability
+        To be a lesion, 0 to 1, before the rules.
     suv
         The PET.
     spacing_zyx
@@ -81,7 +80,7 @@ class Findings:
     """
 
     mask: NDArray[np.bool_]
-    lesion_logit: NDArray[np.float32]
+    probability: NDArray[np.floating]
     suv: NDArray[np.float32]
     spacing_zyx: Sequence[float]
 
@@ -94,11 +93,11 @@ class Findings:
 
     def doubtful(self) -> NDArray[np.int64]:
         """Return the voxels that may be wrong and that views are wanted of, shape (n, 3)."""
-        return np.argwhere(self.mask | (self.lesion_logit > -SURE_BACKGROUND) | self.hot())
+        return np.argwhere(self.mask | (self.probability > SURE_BACKGROUND) | self.hot())
 
 
 def find_suggestions(
-    findings: Findings, views: NDArray[np.float32], prompts: Prompts, *, count: int = 3
+    findings: Findings, views: NDArray[np.floating], prompts: Prompts, *, count: int = 3
 ) -> tuple[Suggestion, ...]:
     """Propose places to click.
 
@@ -111,9 +110,9 @@ def find_suggestions(
     Parameters
     ----------
     findings
-        Mask, logits and PET.
+        Mask, probabilities and PET.
     views
-        Lesion logits of `findings.doubtful()`, shape (views, n).
+        Probabilities of `findings.doubtful()` to be lesions by each view, shape (views, n).
     prompts
         Points that were set, on whole voxels inside the image.
     count
@@ -125,8 +124,7 @@ def find_suggestions(
         The largest expected error first; empty where nothing is doubtful.
     """
     voxels = findings.doubtful()
-    probabilities = expit(views.astype(np.float64))
-    mean, spread = probabilities.mean(axis=0), probabilities.std(axis=0)
+    mean, spread = views.mean(axis=0, dtype=np.float64), views.std(axis=0, dtype=np.float64)
     hot = findings.hot()[tuple(voxels.T)]
     inside = findings.mask[tuple(voxels.T)]
     wrong = np.where(inside, 1 - mean, np.where(hot, np.maximum(mean, HOT_PROBABILITY), mean))
@@ -140,7 +138,7 @@ def find_suggestions(
     while len(found) < count and score.size and score.max() > 0:
         best = int(score.argmax())
         z, y, x = (int(n) for n in voxels[best])
-        said = probabilities[:, best] > 0.5
+        said = views[:, best] > 0.5
         suv = float(findings.suv[z, y, x])
         found.append(
             Suggestion(

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick.prompts.painting import Unit, distance_mm, in_voxels, inside_grid, paint_balls
-from lesionclick.prompts.points import BACKGROUND, SAME_LESION_MM, TUMOR, Prompts, is_first_on_lesion
+from lesionclick.prompts.points import (
+    BACKGROUND,
+    SAME_LESION_MM,
+    STROKE_LINK_MM,
+    STROKE_POINTS,
+    TUMOR,
+    Prompts,
+    is_first_on_lesion,
+)
 
 GAUSSIAN_TRUNCATE = 4.0
 """Standard deviations at which SciPy's Gaussian filter ends, by its default."""
@@ -206,9 +214,10 @@ class Ball(PointEncoding):
 class Fields(PointEncoding):
     """Near and far distance fields, the first click of each lesion apart from the further ones.
 
-    The channels are: near the first clicks of lesions, near further ones, near background clicks, far from tumour
-    clicks, far from background clicks. Near is exp(-(d / radius)^2 / 2) of the distance d to the nearest point, far is
-    exp(-d / `far_mm`), which with a cut-off is lowered and scaled so that it falls from 1 to 0 at `cutoff_mm`.
+    The channels are: near the first clicks of lesions, near further ones, near background points, far from tumour
+    points, far from background points; strokes of tumour count as first clicks. Near is exp(-(d / radius)^2 / 2) of the
+    distance d to the nearest point, far is exp(-d / `far_mm`), which with a cut-off is lowered and scaled so that it
+    falls from 1 to 0 at `cutoff_mm`.
 
     Attributes
     ----------
@@ -251,13 +260,18 @@ class Fields(PointEncoding):
         return torch.stack(near + far)
 
     def reach_mm(self, spacing_zyx: Sequence[float]) -> float:
-        """Return where the last of the fields ends, its own or that of a click that is not the first because of it."""
+        """Return where the last of the fields ends, its own or that of a point that is marked otherwise because of it.
+
+        That is a click that is not the first on its lesion, or the end of a chain that is too short for a stroke
+        without this point.
+        """
         if self.cutoff_mm is None:
             return math.inf
-        return max(self.cutoff_mm, SAME_LESION_MM + NEAR_TRUNCATE * self._sigma_mm(spacing_zyx))
+        decides_mm = max(SAME_LESION_MM, (STROKE_POINTS - 1) * STROKE_LINK_MM)
+        return max(self.cutoff_mm, decides_mm + NEAR_TRUNCATE * self._sigma_mm(spacing_zyx))
 
     def marks(self, prompts: Prompts, spacing_zyx: Sequence[float]) -> list[Mark]:
-        """Return the first clicks on lesions, further ones, and background clicks."""
+        """Return the first clicks on lesions with the strokes, further clicks, and background points."""
         tumor, background = (prompts.indices_zyx(kind) for kind in (TUMOR, BACKGROUND))
         first = is_first_on_lesion(tumor, spacing_zyx)
         kinds = (("first", tumor[first]), ("further", tumor[~first]), (BACKGROUND, background))

@@ -22,17 +22,21 @@ def in_voxels(radius: float, unit: Unit, spacing_zyx: Sequence[float]) -> NDArra
 def paint_balls(
     points_zyx: NDArray[np.float64], shape_zyx: tuple[int, ...], radius_zyx: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Return balls of `radius_zyx` voxels, shape (z, y, x); along each axis distances are in units of the radius."""
+    """Return balls of `radius_zyx` voxels, shape (z, y, x); along each axis distances are in units of the radius.
+
+    A point may lie outside the grid; the part of its ball that lies inside is painted.
+    """
     half = np.floor(radius_zyx).astype(int)
     offsets = np.stack(np.meshgrid(*(np.arange(-h - 1, h + 2) for h in half), indexing="ij"), axis=-1)
     inside = ((offsets / radius_zyx) ** 2).sum(axis=-1) <= 1.0
     stamp = ndimage.distance_transform_edt(inside, sampling=radius_zyx.max() / radius_zyx)
     stamp = (stamp / stamp.max()).astype(np.float32)
-    canvas = np.zeros([n + 2 * (h + 1) for n, h in zip(shape_zyx, half, strict=True)], dtype=np.float32)
-    for point in inside_grid(points_zyx, shape_zyx):
+    shape = np.asarray(shape_zyx)
+    canvas = np.zeros(shape + 2 * (2 * half + 1), dtype=np.float32)  # holds all of each ball that reaches the grid
+    for point in inside_grid(points_zyx + half, tuple(shape + 2 * half)):
         window = canvas[tuple(slice(p, p + n) for p, n in zip(point, stamp.shape, strict=True))]
         np.maximum(window, stamp, out=window)
-    return canvas[tuple(slice(h + 1, h + 1 + n) for n, h in zip(shape_zyx, half, strict=True))]
+    return canvas[tuple(slice(2 * h + 1, 2 * h + 1 + n) for n, h in zip(shape_zyx, half, strict=True))]
 
 
 def distance_mm(

@@ -1,4 +1,4 @@
-"""Prompts: what was clicked or drawn on an image, in order. Pure NumPy.
+"""Prompts: what was clicked or drawn on an image, in order. Pure.
 
 Points are voxel indices in (x, y, z), as the platform gives them, and need not be whole; array indices are (z, y, x).
 """
@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from lesionclick.images import are_inside, indices_from_points, points_from_indices
 
@@ -19,6 +22,12 @@ BACKGROUND = "background"
 
 SAME_LESION_MM = 50.0
 """Distance below which two tumour clicks are taken for clicks on one lesion; most lesions are smaller."""
+STROKE_POINTS = 11
+"""Number of linked points from which on they are a stroke: one more than the challenge's clicks of a kind, so that its
+clicks are never taken for a stroke, wherever they lie.
+"""
+STROKE_LINK_MM = 8.0
+"""Largest distance of linked points: the diagonal of a PET's pixel of 5.5 mm, the largest in use, is 7.8 mm."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +114,67 @@ class Prompts:
         )
 
 
-def is_first_on_lesion(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
-    """Tell the first click on each lesion from the further ones, which have an earlier one within `SAME_LESION_MM`.
+def pairs_within(places: NDArray[np.number], distance: float) -> NDArray[np.int64]:
+    """Return the numbers of the places that lie within a distance of each other, two and two.
 
-    The challenge's first click on a lesion is its centre, and further ones lie on its rim: the one says where the mask
-    has to grow, the others where it has to end.
+    Parameters
+    ----------
+    places
+        Shape (n, 3) or (n, 2), n at least 1.
+    distance
+        In the unit of `places`.
+
+    Returns
+    -------
+    NDArray
+        Shape (pairs, 2), the lower number first.
+    """
+    # The tree splits places at the next larger number. That of zero is denormal: where PyTorch flushes these to zero,
+    # as our training asks it to, the tree never ends. So no coordinate is zero.
+    tree = KDTree(places - places.min(axis=0) + 1.0)
+    pairs: NDArray[np.int64] = tree.query_pairs(distance, output_type="ndarray")
+    return pairs
+
+
+def are_in_strokes(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
+    """Tell the points of strokes from clicks: they hang together, `STROKE_POINTS` of them or more.
+
+    Two points are linked that lie within `STROKE_LINK_MM` of each other. Only places count, because a click file has no
+    numbers of strokes; a stroke of fewer points passes for clicks.
 
     Parameters
     ----------
     points_zyx
-        Voxel indices of tumour clicks in the order in which they were made, shape (n, 3).
+        Voxel indices of the points of one kind, shape (n, 3).
+    spacing_zyx
+        Voxel size in mm.
+
+    Returns
+    -------
+    NDArray
+        Shape (n,), bool.
+    """
+    if (count := len(points_zyx)) < STROKE_POINTS:
+        return np.zeros(count, dtype=bool)
+    places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
+    pairs = pairs_within(places, STROKE_LINK_MM)
+    links = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
+    _, chains = connected_components(links, directed=False)
+    inside: NDArray[np.bool_] = np.bincount(chains)[chains] >= STROKE_POINTS
+    return inside
+
+
+def is_first_on_lesion(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
+    """Tell the first click on each lesion from the further ones, which have an earlier one within `SAME_LESION_MM`.
+
+    The challenge's first click on a lesion is its centre, and further ones lie on its rim: the one says where the mask
+    has to grow, the others where it has to end. The points of a stroke (`are_in_strokes`) all count as first clicks,
+    because a stroke is drawn through what is missing in the mask.
+
+    Parameters
+    ----------
+    points_zyx
+        Voxel indices of tumour points in the order in which they were made, shape (n, 3).
     spacing_zyx
         Voxel size in mm.
 
@@ -126,7 +186,7 @@ def is_first_on_lesion(points_zyx: NDArray[np.number], spacing_zyx: Sequence[flo
     places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
     distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
     further: NDArray[np.bool_] = np.tril(distance < SAME_LESION_MM, k=-1).any(axis=1)
-    return ~further
+    return ~further | are_in_strokes(points_zyx, spacing_zyx)
 
 
 def describe_oddities(prompts: Prompts, shape_zyx: Sequence[int]) -> list[str]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
 from lesionclick.errors import ModelError
-from lesionclick.prompts.encodings import ENCODINGS, Encoding, Gaussian, LesionPair
+from lesionclick.prompts.encodings import ENCODINGS, Ball, Encoding, Gaussian, LesionPair
 
 VERSION = 2
 """Of the form that is written. A file without a version is of the first form, which is read as well."""
@@ -16,6 +21,7 @@ VERSION = 2
 TaskName = Literal["task1", "task2"]
 Stage = Literal["image", "network"]
 Align = Literal["centre", "corner"]
+Precision = Literal["float32", "float16"]
 Rules = Literal["none", "clicks", "challenge"]
 
 
@@ -34,6 +40,46 @@ class Prediction:
 
     mirror_axes: tuple[int, ...] = ()
     survey: bool = False
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How lesion logits become probabilities that are met: Platt's scaling of a trained classifier.
+
+    Platt, Advances in Large Margin Classifiers (1999) 61. It moves no voxel into or out of a mask, which the logits
+    alone decide.
+
+    Attributes
+    ----------
+    scale
+        Factor of the logit, above 0.
+    shift
+        What is added to it then.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def probability(self, lesion_logit: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the probability to be a lesion, 0 to 1, of logits of any shape."""
+        probability: NDArray[np.floating] = expit(self.scale * lesion_logit + self.shift)
+        return probability
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When a mask before the first click is too little to be believed; see `lesionclick.petct.rules.is_negligible`.
+
+    Attributes
+    ----------
+    below_ml
+        Volume of the whole mask.
+    below_suv
+        Highest uptake in it.
+    """
+
+    below_ml: float
+    below_suv: float
 
 
 @dataclass(frozen=True)
@@ -56,6 +102,12 @@ class PromptSpec:
         What follows the network, see `lesionclick.petct.rules`. ``none``: nothing, a voxel is a lesion where the
         network says so. ``clicks``: a clicked voxel is what it was clicked as. ``challenge``: also what can be known
         of readers who click each lesion once, in its centre, before they click any again, on its rim.
+    precision
+        To which CT and PET are rounded before anything else.
+    calibration
+        How its logits become probabilities, which proposals of places to click are made from.
+    gate
+        Before the first click: which masks are emptied. None for none.
     """
 
     encoding: Encoding
@@ -63,6 +115,9 @@ class PromptSpec:
     align: Align = "centre"
     prediction: Prediction = field(default_factory=Prediction)
     rules: Rules = "clicks"
+    precision: Precision = "float32"
+    calibration: Calibration = field(default_factory=Calibration)
+    gate: Gate | None = None
 
     @property
     def task(self) -> TaskName:
@@ -70,15 +125,21 @@ class PromptSpec:
         return "task2" if isinstance(self.encoding, LesionPair) else "task1"
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the content of a `prompt.json`."""
-        return {
+        """Return the content of a `prompt.json`; a calibration that changes nothing, and no gate, are left out."""
+        written = {
             "version": VERSION,
             "encoding": {"name": self.encoding.name, **vars(self.encoding)},
             "stage": self.stage,
             "align": self.align,
             "prediction": {**asdict(self.prediction), "mirror_axes": list(self.prediction.mirror_axes)},
             "rules": self.rules,
+            "precision": self.precision,
         }
+        if self.calibration != Calibration():
+            written["calibration"] = asdict(self.calibration)
+        if self.gate is not None:
+            written["gate"] = asdict(self.gate)
+        return written
 
     def to_json(self) -> str:
         """Return the text of a `prompt.json`."""
@@ -97,18 +158,27 @@ class PromptSpec:
         if (version := values.pop("version")) != VERSION:
             raise ModelError(f"{source}: expected version {VERSION} or none, found {version!r}")
         _require_keys(values, {one.name for one in fields(cls)}, {"encoding"}, source)
-        for key, choices in (("stage", Stage), ("align", Align), ("rules", Rules)):
+        for key, choices in (("stage", Stage), ("align", Align), ("rules", Rules), ("precision", Precision)):
             if values.get(key, get_args(choices)[0]) not in get_args(choices):
                 raise ModelError(f"{source}: {key} must be one of {get_args(choices)}, found {values[key]!r}")
         encoding = _read_encoding(values["encoding"], f"{source}, encoding")
         if isinstance(encoding, LesionPair) and values.get("stage", "network") != "network":
             raise ModelError(f"{source}: encoding pair must have stage network, found {values['stage']!r}")
         prediction = _read_prediction(values.get("prediction", {}), f"{source}, prediction")
-        return cls(**{**values, "encoding": encoding, "prediction": prediction})
+        read = {**values, "encoding": encoding, "prediction": prediction}
+        if "calibration" in values:
+            read["calibration"] = Calibration(**_read_numbers(values, "calibration", Calibration, source))
+            if read["calibration"].scale <= 0:
+                raise ModelError(f"{source}, calibration: scale must be above 0, found {read['calibration'].scale!r}")
+        if values.get("gate") is not None:
+            read["gate"] = Gate(**_read_numbers(values, "gate", Gate, source))
+        return cls(**read)
 
 
 OFFICIAL_BASELINE = PromptSpec(Gaussian(radius=3.0), stage="image")
 """The organisers' nnU-Net baseline, which has no `prompt.json` but channels named CT, PET, FG, BG."""
+SECOND_PLACE = PromptSpec(Ball(radius=2.0), align="corner", precision="float16")
+"""The second-placed team of autoPET/CT IV (LesionLocator), which has no `prompt.json` but trainers of its own."""
 
 _FIRST_FORM = {"encoding", "stage", "radius", "unit", "reach_mm", "align", "mirror_axes", "readers", "survey"}
 
@@ -154,6 +224,18 @@ def _read_prediction(values: object, source: str) -> Prediction:
     if not isinstance(survey := values.get("survey", False), bool):
         raise ModelError(f"{source}: survey must be true or false, found {survey!r}")
     return Prediction(tuple(axes), survey)
+
+
+def _read_numbers(values: Mapping[str, Any], key: str, kind: type[Calibration | Gate], source: str) -> dict[str, float]:
+    """Return the object at a key, which has to have every field of `kind` and only finite numbers."""
+    found, names = values[key], {one.name for one in fields(kind)}
+    if not isinstance(found, Mapping):
+        raise ModelError(f"{source}, {key}: expected an object, found {found!r}")
+    _require_keys(found, names, names, f"{source}, {key}")
+    for name, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ModelError(f"{source}, {key}: {name} must be a number, found {value!r}")
+    return dict(found)
 
 
 def _require_length(value: object, key: str, source: str) -> None:

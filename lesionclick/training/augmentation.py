@@ -1,4 +1,4 @@
-"""Transforms of interactive PET/CT training: light augmentation, misaligned images, and clicks made on the fly.
+"""Transforms of interactive PET/CT training: light augmentation, misaligned images, clicks and strokes made on the fly.
 
 Images are tensors (channel, z, y, x) with CT first and PET second, segmentations (1, z, y, x).
 """
@@ -16,8 +16,10 @@ from scipy import ndimage
 from torch.nn import functional
 
 from lesionclick.prompts.encodings import PointEncoding
-from lesionclick.prompts.points import Prompts
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, pairs_within
 from lesionclick.simulation.readers import corrective_pair, simulate
+from lesionclick.simulation.strokes import Stroke, corrective_stroke
+from lesionclick.training.losses import FIRST_ORGAN
 
 MOST_CLICKS = 10
 """Largest number of simulated clicks of each kind, as in the challenge."""
@@ -25,6 +27,12 @@ NO_CLICKS_SHARE = 0.2
 """Share of the samples that get no click at all, beside those whose number of clicks is drawn as zero."""
 CORRECTIVE_SHARE = 0.15
 """Share of the samples whose clicks correct a crude prediction instead of following the challenge's procedure."""
+STROKES_SHARE = 0.15
+"""Share of the samples that get strokes instead of clicks; autoPET V has scribbles for clicks."""
+MOST_STROKES = 5
+"""Largest number of simulated strokes, as in autoPET V."""
+DENSE_SHARE = 0.5
+"""Share of the strokes that get a point halfway between neighbours: they are drawn on a PET of half the voxel size."""
 UNPAIRED_SHARE = 0.1
 """Share of the samples whose numbers of tumour and background clicks are independent of each other."""
 WITHHELD_SHARE = 0.5
@@ -43,6 +51,10 @@ MIRROR_SHARES = (0.15, 0.15, 0.5)
 TURN_SHARE = 0.15
 GAIN_SPREAD = 0.15
 """Spread of the logarithm of the PET's gain."""
+ORGAN_SHARE = 0.3
+"""Share of the samples of drawn patients in which each organ gets a gain of its own."""
+ORGAN_SPREAD = 0.35
+"""Spread of the logarithm of these."""
 NOISE = (0.15, 0.04)
 """Largest standard deviation of the noise in CT and PET, after normalisation."""
 NOISE_SHARE = 0.4
@@ -83,6 +95,9 @@ class MisalignCT(ImageOnlyTransform):  # type: ignore[misc]
 class LightAugmentation(BasicTransform):  # type: ignore[misc]
     """Cut a patch out of a larger one at a random zoom, mirror, turn, and change gain and noise: what costs little.
 
+    Organs are labelled from `FIRST_ORGAN` on; their uptake changes each by itself in some samples, since no table of
+    uptake is true of all scanners and patients. The PET is SUV but for a factor.
+
     Parameters
     ----------
     patch_size
@@ -117,8 +132,20 @@ class LightAugmentation(BasicTransform):  # type: ignore[misc]
             image, label = image.rot90(turns, plane), label.rot90(turns, plane)
         gain = torch.tensor(rng.lognormal(0.0, GAIN_SPREAD), dtype=torch.float32)
         noise = torch.tensor(rng.uniform(0, NOISE) * (rng.uniform(size=2) < NOISE_SHARE), dtype=torch.float32)
+        if rng.uniform() < ORGAN_SHARE:
+            gain = gain * _organ_gains(label[0], rng)
         image = torch.stack([image[0], image[1] * gain]) + noise[:, None, None, None] * torch.randn(image.shape)
         return {**data_dict, "image": image, "segmentation": label}
+
+
+def _organ_gains(label: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Return a factor for each voxel (z, y, x) that is about the same within an organ and one elsewhere."""
+    logs = torch.from_numpy(rng.normal(0.0, ORGAN_SPREAD, int(label.max()) + 1).astype(np.float32))
+    logs[:FIRST_ORGAN] = 0.0
+    smooth: torch.Tensor = functional.avg_pool3d(
+        logs[label.long()][None], 3, stride=1, padding=1, count_include_pad=False
+    )[0]
+    return smooth.exp()
 
 
 class OnlyLesions(SegOnlyTransform):  # type: ignore[misc]
@@ -143,7 +170,7 @@ class WeighLesions(BasicTransform):  # type: ignore[misc]
 
 
 class AppendClicks(BasicTransform):  # type: ignore[misc]
-    """Simulate clicks on the augmented patch and append their channels to the image.
+    """Simulate clicks or strokes on the augmented patch and append their channels to the image.
 
     Parameters
     ----------
@@ -152,8 +179,8 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
     spacing_zyx
         Voxel size of the patch in mm.
     jitter_voxels
-        Each click moves by up to this much along every axis, since clicks are placed on the PET grid and not on the
-        network's.
+        Each click, and each stroke as a whole, moves by up to this much along every axis, since they are placed on the
+        PET grid and not on the network's.
     """
 
     def __init__(self, encoding: PointEncoding, spacing_zyx: tuple[float, ...], jitter_voxels: float = 0.6) -> None:
@@ -168,6 +195,20 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
         image = data_dict["image"]
         label = data_dict["segmentation"][0].numpy() == 1
         pet = image[1].numpy()
+        strokes = rng.uniform() < STROKES_SHARE
+        prompts = self._draw_strokes(label, pet, rng) if strokes else self._click(label, pet, rng)
+        channels = self.encoding.encode(prompts, label.shape, self.spacing_zyx)
+        return {**data_dict, "image": torch.cat([image, channels])}
+
+    def _draw_strokes(self, label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np.random.Generator) -> Prompts:
+        kinds: dict[str, list[NDArray[np.float64]]] = {TUMOR: [np.empty((0, 3))], BACKGROUND: [np.empty((0, 3))]}
+        for stroke in _corrective_strokes(label, pet, rng):
+            points = stroke.voxels_zyx + rng.uniform(-1, 1, 3) * self.jitter_voxels
+            kinds[stroke.kind].append(_between(points) if rng.uniform() < DENSE_SHARE else points)
+        tumor, background = (np.concatenate(kinds[kind]) for kind in (TUMOR, BACKGROUND))
+        return Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
+
+    def _click(self, label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np.random.Generator) -> Prompts:
         steps = rng.integers(0, MOST_CLICKS + 1, size=2)
         if rng.uniform() >= UNPAIRED_SHARE:
             steps[:] = steps[0]
@@ -180,9 +221,7 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
             shown = _withhold(label, rng) if rng.uniform() < WITHHELD_SHARE else label
             kinds = (simulate(shown, pet, rng, int(local[0]))[0], simulate(label, pet, rng, int(local[1]))[1])
         tumor, background = (points + rng.uniform(-1, 1, points.shape) * self.jitter_voxels for points in kinds)
-        prompts = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
-        channels = self.encoding.encode(prompts, label.shape, self.spacing_zyx)
-        return {**data_dict, "image": torch.cat([image, channels])}
+        return Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
 
 
 def _withhold(label: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -206,12 +245,11 @@ def _share_of_patch(label: NDArray[np.bool_], steps: NDArray[np.int64], rng: np.
 def _corrective(
     label: NDArray[np.bool_], pet: NDArray[np.float32], steps: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Place clicks in the errors of a crude prediction: a threshold between the uptake of tumour and of the rest.
+    """Place clicks in the errors of a crude prediction.
 
     A ball around each click counts as corrected, so that the next click goes elsewhere.
     """
-    level = np.quantile(pet[label], rng.uniform(0.05, 0.7)) if label.any() else np.quantile(pet, rng.uniform(0.95, 1))
-    prediction = pet > level
+    prediction = _predict_crudely(label, pet, rng)
     clicks: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     for _ in range(int(steps.max())):
         pair = corrective_pair(label, prediction, rng)
@@ -221,3 +259,35 @@ def _corrective(
                 around = tuple(slice(max(p - 4, 0), p + 5) for p in point)
                 prediction[around] = label[around]
     return np.reshape(clicks[0], (-1, 3)).astype(np.int64), np.reshape(clicks[1], (-1, 3)).astype(np.int64)
+
+
+def _corrective_strokes(label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np.random.Generator) -> list[Stroke]:
+    """Draw 1 to `MOST_STROKES` strokes, each in the largest error that a crude prediction still has.
+
+    Parts of lesions and hot spots are left out of it, each by itself: a network misses lesions as a whole, and takes
+    few of the hot organs for lesions. Around each stroke, all counts as corrected.
+    """
+    found = _predict_crudely(label, pet, rng)
+    prediction = _withhold(found & label, rng) | _withhold(found & ~label, rng)
+    strokes: list[Stroke] = []
+    for _ in range(rng.integers(1, MOST_STROKES + 1)):
+        if (stroke := corrective_stroke(label, prediction, rng)) is None:
+            break
+        strokes.append(stroke)
+        low, high = stroke.voxels_zyx.min(axis=0) - 4, stroke.voxels_zyx.max(axis=0) + 5
+        around = tuple(slice(max(a, 0), b) for a, b in zip(low, high, strict=True))
+        prediction[around] = label[around]
+    return strokes
+
+
+def _predict_crudely(label: NDArray[np.bool_], pet: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Take for tumour what is above a threshold between the uptake of tumour and of the rest."""
+    level = np.quantile(pet[label], rng.uniform(0.05, 0.7)) if label.any() else np.quantile(pet, rng.uniform(0.95, 1))
+    prediction: NDArray[np.bool_] = pet > level
+    return prediction
+
+
+def _between(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add to the points of a stroke those halfway between neighbours, diagonal ones too."""
+    first, second = pairs_within(points, 1.5).T
+    return np.concatenate([points, np.unique((points[first] + points[second]) / 2, axis=0)])

@@ -25,7 +25,16 @@ TRANSPLANT_SHARES = (0.55, 0.3, 0.15)
 TRANSPLANT_STREAM = 1
 """Keeps the choice of tumours apart from what a phantom draws by the same seed."""
 SPACING_XYZ = {"task1": (4.0, 4.0, 3.27), "task2": (2.0, 2.0, 3.0)}
-"""Voxel size of the training phantoms in mm, that of the small configurations."""
+"""Voxel size of the small configurations in mm."""
+SCANNED_XYZ = {
+    SPACING_XYZ["task1"]: 0.4,
+    (4.07, 4.07, 3.0): 0.15,
+    (4.07, 4.07, 5.0): 0.15,
+    (2.73, 2.73, 3.27): 0.1,
+    (5.47, 5.47, 5.0): 0.15,
+    (2.04, 2.04, 3.0): 0.05,
+}
+"""Voxel sizes of the training phantoms of Task 1 in mm, and their shares; nnU-Net resamples them to the first."""
 LESIONS = (8, 21)
 """Range of the number of lesions in a phantom of Task 2; the upper end is left out."""
 LARGEST_MM = 34.0
@@ -163,7 +172,8 @@ def _write_phantom(dataset: Path, donors: Sequence[Path], seed: int) -> str:
         rng = np.random.default_rng([seed, TRANSPLANT_STREAM])
         count = min(int(rng.choice(len(TRANSPLANT_SHARES), p=TRANSPLANT_SHARES)), len(donors))
         tumours = [_read_tumour(donors[number]) for number in rng.choice(len(donors), count, replace=False)]
-        phantom = make_patient(seed, tracer, spacing_xyz=SPACING_XYZ["task1"], transplants=tumours)
+        spacing = list(SCANNED_XYZ)[rng.choice(len(SCANNED_XYZ), p=list(SCANNED_XYZ.values()))]
+        phantom = make_patient(seed, tracer, spacing_xyz=spacing, transplants=tumours)
         organs = training_classes()[phantom.organs.array] + FIRST_ORGAN
         label = Volume(np.where(phantom.label.array > 0, 1, organs).astype(np.uint8), phantom.label.grid)
         _write_case(dataset, name, *(volume.to_image() for volume in (label, phantom.ct, phantom.pet)))

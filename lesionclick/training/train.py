@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from torch import nn
 
 from lesionclick.errors import InputError, ModelError
-from lesionclick.network.model_folder import read_checkpoints
+from lesionclick.network.checkpoints import Checkpoint, find_checkpoints
+from lesionclick.training.distributed import run_on_gpus
+from lesionclick.training.export import OUTPUTS, export_model
 from lesionclick.training.losses import FIRST_ORGAN
 from lesionclick.training.places import balance_lesions, list_places
 from lesionclick.training.plans import RECIPES, adapt_plans
@@ -22,8 +25,43 @@ _TRAINERS = Path(__file__).parent / "nnunet"
 _PLANS_NAMES = {"nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans"}
 """Names of the plans of planners that do not call them ``nnUNetPlans``."""
 _N_IMAGES = 2
-_OUTPUTS = ".seg_layers."
-"""Part of the names of the weights that make the outputs at each resolution."""
+_PREPARED = "prepared.json"
+"""Beside the preprocessed data, once they are complete: what they were prepared for."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One fold to train, of data that `prepare` has made ready; its attributes are the parameters of `train`."""
+
+    task: str
+    dataset: Path
+    config: str
+    output: Path
+    device: str = "auto"
+    minutes: float = 75.0
+    fold: str = "0"
+    resume: bool = False
+    initial: Path | None = None
+
+    def run(self) -> None:
+        """Train, in this process and on its GPU."""
+        set_folders(self.dataset.parent, self.output)
+        recipe = RECIPES[self.task, self.config]
+        trainer = make_trainer(
+            find_trainer(recipe.trainer),
+            self.task,
+            self.dataset.name,
+            self.config,
+            output=self.output,
+            device=self.device,
+            fold=self.fold,
+            resume=self.resume,
+            changes={"minutes": self.minutes},
+        )
+        if self.initial is not None and not trainer.was_initialized:
+            trainer.initialize()
+            take_weights(_unwrapped(trainer.network), self.initial, recipe.sureness)
+        trainer.run_training()
 
 
 def train(
@@ -36,10 +74,11 @@ def train(
     minutes: float = 75.0,
     fold: str = "0",
     processes: int = 2,
+    gpus: int = 1,
     resume: bool = False,
     initial: Path | None = None,
 ) -> Path:
-    """Train a model of one of the tasks and export its model folder.
+    """Train a model of one of the tasks and export its model folder, with all folds in `output` that are complete.
 
     Parameters
     ----------
@@ -64,9 +103,11 @@ def train(
         Fold of the splits, or ``all``.
     processes
         Worker processes for preprocessing.
+    gpus
+        GPUs of this machine that train together; each takes a part of every batch.
     resume
-        Continue from the last checkpoint; the data are not preprocessed again. With more `minutes` than before, a
-        training that has ended is prolonged.
+        Continue from the last checkpoint, or begin where there is none; data that are prepared are not prepared again.
+        With more `minutes` than before, a training that has ended is prolonged.
     initial
         Model folder whose first fold gives the weights to begin with; its network must be of the same architecture.
 
@@ -78,32 +119,37 @@ def train(
     Raises
     ------
     InputError
-        If the data set folder is not in nnU-Net's raw layout.
+        If the data set folder is not in nnU-Net's raw layout, or `gpus` do not fit machine, device or `config`.
     ModelError
         If `initial` cannot be read, or its weights do not fit the network.
     """
-    if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
-        raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
-    recipe = RECIPES[task, config]
-    set_folders(dataset.parent, output)
-    if not resume:
+    _require_gpus(gpus, device, config)
+    if not resume or not _is_prepared(task, dataset, config, output):
         prepare(task, dataset, config, output, minutes=minutes, processes=processes)
-    trainer = make_trainer(
-        find_trainer(recipe.trainer),
-        task,
-        dataset.name,
-        config,
-        output=output,
-        device=device,
-        fold=fold,
-        resume=resume,
-        changes={"minutes": minutes},
+    training = Training(
+        task, dataset, config, output, device=device, minutes=minutes, fold=fold, resume=resume, initial=initial
     )
-    if initial is not None and not resume:
-        trainer.initialize()
-        take_weights(trainer.network, initial, recipe.sureness)
-    trainer.run_training()
-    return export_model(Path(trainer.output_folder_base), output / "model")
+    if gpus == 1:
+        training.run()
+    else:
+        run_on_gpus(training.run, gpus)
+    return export_model(output, output / "model")
+
+
+def _require_gpus(gpus: int, device: str, config: str) -> None:
+    if gpus == 1:
+        return
+    if config == "small" or device == "cpu":
+        raise InputError(f"expected one GPU, or none, for configuration {config} on device {device}, found {gpus} GPUs")
+    if (there := torch.cuda.device_count()) < gpus:
+        raise InputError(f"expected {gpus} GPUs, found {there}")
+
+
+def _unwrapped(network: Any) -> nn.Module:
+    """Return a network without what several GPUs and compiling wrap it in."""
+    inner: nn.Module = getattr(network, "module", network)
+    original: nn.Module = getattr(inner, "_orig_mod", inner)
+    return original
 
 
 def set_folders(raw: Path, output: Path) -> None:
@@ -116,14 +162,25 @@ def set_folders(raw: Path, output: Path) -> None:
     )
 
 
-def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: float, processes: int) -> None:
-    """Plan and preprocess a data set; the parameters are those of `train`."""
+def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: float = 75.0, processes: int = 2) -> Path:
+    """Plan and preprocess a data set, and return the folder of the result.
+
+    The parameters are those of `train`. What was prepared in `output` before is made anew.
+
+    Raises
+    ------
+    InputError
+        If the data set folder is not in nnU-Net's raw layout.
+    """
+    if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
+        raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
     set_folders(dataset.parent, output)
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
 
     recipe = RECIPES[task, config]
     number = int(dataset.name[len("Dataset") :].split("_")[0])
     preprocessed = output / "preprocessed" / dataset.name
+    (preprocessed / _PREPARED).unlink(missing_ok=True)
     extract_fingerprints([number], num_processes=processes)
     plans_name = plan_experiments([number], recipe.planner)
     adapt_plans(preprocessed / f"{plans_name}.json", task, config, minutes)
@@ -131,6 +188,13 @@ def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: flo
     _list_places(task, config, preprocessed, plans_name, configuration=recipe.configuration)
     if (dataset / "splits_final.json").is_file():
         shutil.copyfile(dataset / "splits_final.json", preprocessed / "splits_final.json")
+    (preprocessed / _PREPARED).write_text(json.dumps([task, config]))
+    return preprocessed
+
+
+def _is_prepared(task: str, dataset: Path, config: str, output: Path) -> bool:
+    sign = output / "preprocessed" / dataset.name / _PREPARED
+    return sign.is_file() and json.loads(sign.read_text()) == [task, config]
 
 
 def make_trainer(
@@ -167,6 +231,7 @@ def make_trainer(
     changes = dict(changes or {})
     plans["configurations"][recipe.configuration] |= changes.pop("configuration", {})
     chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    torch.backends.cudnn.benchmark = chosen.type == "cuda"  # as nnU-Net does: all patches are of one size
     if chosen.type == "cpu":
         os.environ.setdefault("nnUNet_n_proc_DA", "1")  # one worker keeps up with a network that has the other cores
     _LOG.info("training %s on %s, fold %s", config, chosen, fold)
@@ -205,16 +270,16 @@ def take_weights(network: nn.Module, initial: Path, sureness: float = 1.0) -> No
     ModelError
         If the folder cannot be read, or its weights do not fit the network.
     """
-    checkpoint = next(iter(read_checkpoints(initial).values()))
-    weights = {name: tensor.float() for name, tensor in checkpoint["network_weights"].items()}
+    checkpoint = Checkpoint.read(find_checkpoints(initial)[0])
+    weights = {name: tensor.float() for name, tensor in checkpoint.weights.items()}
     known = network.state_dict()
     for name in known.keys() & weights.keys():
         expected, found = known[name], weights[name]
         if expected.ndim == found.ndim == 5 and expected.shape[1] != found.shape[1]:
             weights[name] = torch.cat([found[:, :_N_IMAGES], expected[:, _N_IMAGES:]], dim=1)
-        elif _OUTPUTS in name and len(expected) > len(found) == FIRST_ORGAN:
+        elif OUTPUTS in name and len(expected) > len(found) == FIRST_ORGAN:
             weights[name] = torch.cat([found, expected[FIRST_ORGAN:]])
-        if _OUTPUTS in name:
+        if OUTPUTS in name:
             weights[name] = sureness * weights[name]
     misfits = [name for name in known.keys() | weights.keys() if _shape(known, name) != _shape(weights, name)]
     if misfits:
@@ -240,58 +305,3 @@ def find_trainer(name: str) -> Any:
 
     folder = str(_TRAINERS)
     return recursive_find_python_class(folder, name, None, base_folder=folder, cleanup_imports_from_base_folder=True)
-
-
-def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
-    """Copy what inference needs from nnU-Net's results folder, and write `prompt.json`.
-
-    Outputs for organs, which only training needs, are left out.
-
-    Parameters
-    ----------
-    trained
-        nnU-Net's results folder ``<trainer>__<plans>__<configuration>`` with its folds.
-    target
-        The model folder; created or overwritten.
-    half
-        Store the weights as float16, half the size; inference turns them back into float32.
-
-    Raises
-    ------
-    ModelError
-        If no fold has a final checkpoint.
-    """
-    checkpoints = sorted(trained.glob("fold_*/checkpoint_final.pth"))
-    if not checkpoints:
-        raise ModelError(f"{trained}: expected fold_*/checkpoint_final.pth, found none; has the training ended?")
-    plans = json.loads((trained / "plans.json").read_text())
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "prompt.json").write_text(json.dumps(plans.pop("prompt"), indent=2) + "\n")
-    for key in ("minutes", "steps"):
-        plans.pop(key, None)
-    (target / "plans.json").write_text(json.dumps(plans, indent=2) + "\n")
-    dataset = json.loads((trained / "dataset.json").read_text())
-    dataset.pop("organs", None)
-    (target / "dataset.json").write_text(json.dumps(dataset, indent=4) + "\n")
-    for source in checkpoints:
-        checkpoint = torch.load(source, map_location="cpu", weights_only=False)
-        trained_weights = {
-            name: tensor[:FIRST_ORGAN].clone() if _OUTPUTS in name and len(tensor) > FIRST_ORGAN else tensor
-            for name, tensor in checkpoint["network_weights"].items()
-        }
-        # nnU-Net's networks name most weights twice; what was one storage stays one, also as float16
-        stored = {
-            tensor.data_ptr(): tensor.half() if half and tensor.is_floating_point() else tensor
-            for tensor in trained_weights.values()
-        }
-        weights = {name: stored[tensor.data_ptr()] for name, tensor in trained_weights.items()}
-        kept = {
-            "network_weights": weights,
-            "trainer_name": checkpoint["trainer_name"],
-            "init_args": {"configuration": checkpoint["init_args"]["configuration"]},
-            "inference_allowed_mirroring_axes": checkpoint["inference_allowed_mirroring_axes"],
-        }
-        folder = target / source.parent.name
-        folder.mkdir(exist_ok=True)
-        torch.save(kept, folder / source.name)
-    return target

@@ -12,6 +12,22 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from lesionclick.prompts.spec import PromptSpec
 
 STEM = "dynamic_network_architectures.architectures.unet"
+SHALLOW: dict[str, Any] = {
+    "n_stages": 3,
+    "features_per_stage": [8, 16, 32],
+    "kernel_sizes": [[3, 3, 3]] * 3,
+    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
+    "n_conv_per_stage_decoder": [1, 1],
+}
+DEEP: dict[str, Any] = {
+    "n_stages": 6,
+    "features_per_stage": [2, 4, 4, 4, 4, 4],
+    "kernel_sizes": [[3, 3, 3]] * 6,
+    "strides": [[1, 1, 1], *[[2, 2, 2]] * 4, [1, 2, 2]],
+    "n_conv_per_stage_decoder": [1] * 5,
+}
+"""As deep as the networks that teams train, for a patch of at least 32 x 64 x 64 voxels, but with few features."""
+DEEP_BLOCKS = {"PlainConvUNet": [2] * 6, "ResidualEncoderUNet": [1, 3, 4, 6, 6, 6]}
 RESAMPLING = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
 
 
@@ -27,6 +43,7 @@ def write_model_folder(
     mirror_axes: tuple[int, ...] = (0, 1, 2),
     torch_resampling: bool = False,
     network: str = "PlainConvUNet",
+    deep: bool = False,
     weights: torch.dtype = torch.float32,
 ) -> Path:
     """Write plans.json, dataset.json, checkpoints as nnU-Net writes them, and prompt.json where a prompt is given.
@@ -44,7 +61,10 @@ def write_model_folder(
         "numTraining": 1,
         "file_ending": ".nii.gz",
     }
-    plans = _plans(len(names), patch_size, spacing_zyx, transpose, torch_resampling=torch_resampling, network=network)
+    architecture = _architecture(network, deep)
+    plans = _plans(
+        len(names), patch_size, spacing_zyx, transpose, torch_resampling=torch_resampling, architecture=architecture
+    )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))
@@ -105,6 +125,26 @@ def _random_weights(plans: dict[str, Any], n_inputs: int, seed: int) -> dict[str
     return weights
 
 
+def _architecture(network: str, deep: bool) -> dict[str, Any]:
+    blocks = "n_blocks_per_stage" if network == "ResidualEncoderUNet" else "n_conv_per_stage"
+    return {
+        "network_class_name": f"{STEM}.{network}",
+        "arch_kwargs": {
+            **(DEEP if deep else SHALLOW),
+            blocks: DEEP_BLOCKS[network] if deep else [1, 1, 1],
+            "conv_op": "torch.nn.modules.conv.Conv3d",
+            "conv_bias": True,
+            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
 def _plans(
     n_channels: int,
     patch_size: Sequence[int],
@@ -112,11 +152,10 @@ def _plans(
     transpose: Sequence[int],
     *,
     torch_resampling: bool,
-    network: str,
+    architecture: dict[str, Any],
 ) -> dict[str, Any]:
     kind = "resample_torch_fornnunet" if torch_resampling else "resample_data_or_seg_to_shape"
     data, linear = ({"force_separate_z": False},) * 2 if torch_resampling else (RESAMPLING, {**RESAMPLING, "order": 1})
-    blocks = "n_blocks_per_stage" if network == "ResidualEncoderUNet" else "n_conv_per_stage"
     configuration = {
         "data_identifier": "nnUNetPlans_3d_fullres",
         "preprocessor_name": "DefaultPreprocessor",
@@ -133,26 +172,7 @@ def _plans(
         "resampling_fn_seg_kwargs": {**linear, "is_seg": True},
         "resampling_fn_probabilities_kwargs": linear,
         "batch_dice": False,
-        "architecture": {
-            "network_class_name": f"{STEM}.{network}",
-            "arch_kwargs": {
-                "n_stages": 3,
-                "features_per_stage": [8, 16, 32],
-                "conv_op": "torch.nn.modules.conv.Conv3d",
-                "kernel_sizes": [[3, 3, 3]] * 3,
-                "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]],
-                blocks: [1, 1, 1],
-                "n_conv_per_stage_decoder": [1, 1],
-                "conv_bias": True,
-                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-                "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
-            },
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
+        "architecture": architecture,
     }
     intensities = {"mean": 0.0, "std": 300.0, "percentile_00_5": -900.0, "percentile_99_5": 900.0}
     return {

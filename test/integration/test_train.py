@@ -1,15 +1,20 @@
 import json
 import pickle
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from helpers.downloads import write_challenge_petct, write_longitudinal
 from helpers.model_folder import write_model_folder
 from nnunetv2.training.dataloading import nnunet_dataset
 
+from lesionclick.cli import main
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation.samples import make_visits
+from lesionclick.images import Volume
 from lesionclick.longitudinal.lesions import Lesion
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.session import segment_lesions
@@ -22,33 +27,51 @@ from lesionclick.prompts.points import Prompts
 from lesionclick.prompts.spec import PromptSpec
 from lesionclick.simulation.phantoms import make_phantom
 from lesionclick.simulation.readers import simulate
-from lesionclick.training.train import balance_lesions, export_model, take_weights, train
+from lesionclick.training.export import export_model
+from lesionclick.training.train import balance_lesions, take_weights, train
 
 
-@pytest.fixture
-def dataset(tmp_path, monkeypatch):
-    """Two cut-out phantoms in nnU-Net's raw layout."""
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
         monkeypatch.setenv(name, "")  # so that what the training sets is undone
-    folder = tmp_path / "raw" / "Dataset007_Tiny"
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True)
-    names = ["a", "b"]
-    for seed, name in enumerate(names):
-        phantom = make_phantom(seed, "fdg", lesions=6, spacing_xyz=(6.0, 6.0, 6.0), field_of_view=(0.3, 0.6))
-        for file, volume in ((f"imagesTr/{name}_0000", phantom.ct), (f"imagesTr/{name}_0001", phantom.pet)):
-            sitk.WriteImage(volume.to_image(), str(folder / f"{file}.nii.gz"))
-        sitk.WriteImage(phantom.label.to_image(), str(folder / "labelsTr" / f"{name}.nii.gz"))
-    description = {
-        "channel_names": {"0": "CT", "1": "PET"},
-        "labels": {"background": 0, "lesion": 1},
-        "numTraining": 2,
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(description))
-    (folder / "splits_final.json").write_text(json.dumps([{"train": names, "val": names}]))
-    return folder
+
+
+def run(*arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """The data set of a download with two cut-out phantoms."""
+    download = write_challenge_petct(tmp_path / "download", ("fdg_a_1", "fdg_b_1"))
+    run("dataset", download, "--output", tmp_path / "raw" / "Dataset007_Tiny")
+    return tmp_path / "raw" / "Dataset007_Tiny"
+
+
+def replay_held_out(dataset, trained, folder):
+    """Export what was trained as an archive, and replay the held-out fold with what is in it; return the masks."""
+    run("export", trained, "--output", folder / "model.tar.gz")
+    with tarfile.open(folder / "model.tar.gz") as archive:
+        archive.extractall(folder / "model", filter="data")
+    run("held-out", dataset, "--fold", 0, "--output", folder / "held-out")
+    cases = folder / "held-out" / "cases"
+    labels = folder / "held-out" / "labels"
+    run(
+        "replay",
+        cases,
+        "--labels",
+        labels,
+        "--model",
+        folder / "model",
+        "--steps",
+        "0,2",
+        "--output",
+        folder / "replay",
+    )
+    assert (folder / "replay" / "report.html").is_file()
+    return {path.relative_to(folder / "replay"): path for path in (folder / "replay").glob("*/*.mha")}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -76,6 +99,11 @@ def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
     factor = {name: 0.25 if "seg_layers" in name else 1.0 for name in weights}
     change = [(moved[name].float() - factor[name] * weights[name].float()).abs().max().item() for name in weights]
     assert 0 < max(change) < 0.01
+
+    (held_out,) = json.loads((dataset / "splits_final.json").read_text())[0]["val"]
+    masks = replay_held_out(dataset, tmp_path / "out", tmp_path)
+    assert {str(path) for path in masks} == {f"{held_out}/step_{step:02}.mha" for step in (0, 2)}
+    assert Volume.read(masks[Path(held_out, "step_02.mha")]).array.any()  # a clicked voxel is a lesion
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -114,12 +142,16 @@ def test_organs_are_learnt_and_left_out_of_the_model(dataset, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::ResourceWarning")
-def test_a_trained_model_of_task2_segments_a_followup(dataset, tmp_path):
-    description = json.loads((dataset / "dataset.json").read_text())
-    (dataset / "dataset.json").write_text(json.dumps({**description, "channel_names": {"0": "CT"}}))
-    for pet in dataset.glob("imagesTr/*_0001.nii.gz"):
-        pet.unlink()
-    folder = train("task2", dataset, "small", tmp_path / "out", device="cpu", minutes=0.001, processes=1)
+def test_a_trained_model_of_task2_segments_a_followup(tmp_path):
+    dataset, output = tmp_path / "raw" / "Dataset300_Tiny", tmp_path / "out"
+    run("dataset", write_longitudinal(tmp_path / "download"), "--output", dataset)
+    options = ["--dataset", dataset, "--config", "small", "--output", output, "--device", "cpu", "--minutes", 0.001]
+    run("train", "task2", *options, "--prepare-only")
+    prepared = {path: path.stat().st_mtime_ns for path in (output / "preprocessed").rglob("*.pkl")}
+    assert len(prepared) == 4
+    run("train", "task2", *options, "--resume")  # there is no checkpoint to continue from
+    assert {path: path.stat().st_mtime_ns for path in (output / "preprocessed").rglob("*.pkl")} == prepared
+    folder = output / "model"
     model = LongitudinalModel.load(folder, device=torch.device("cpu"))
     assert model.patch_size == (24, 40, 40)
     with pytest.raises(ModelError, match="expected a model of task1, by the inputs of the case; found encoding 'pair'"):
@@ -130,6 +162,10 @@ def test_a_trained_model_of_task2_segments_a_followup(dataset, tmp_path):
     place = Lesion(5, phantom.ct.grid.to_physical([(20, 20, 10)])[0], True, visits.baseline, None, new=True)
     mask = segment_lesions(visits.followup, [place], model).mask
     assert set(np.unique(mask.array)) == {0, 5}  # a clicked lesion is never empty
+
+    masks = replay_held_out(dataset, output, tmp_path)
+    assert len(masks) == 2  # the steps of the one patient held out
+    assert any(Volume.read(path).array.any() for path in masks.values())
 
 
 def test_lesions_are_listed_equally_often_whatever_their_size(tmp_path, monkeypatch):
@@ -182,6 +218,60 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
         train("task1", tmp_path, "small", tmp_path / "out")
 
 
-def test_a_training_without_a_final_checkpoint_is_not_exported(tmp_path):
-    with pytest.raises(ModelError, match="checkpoint_final"):
-        export_model(tmp_path, tmp_path / "model")
+class TestExport:
+    def test_a_training_without_a_final_checkpoint_is_refused(self, tmp_path):
+        (tmp_path / "plans.json").write_text("{}")
+        with pytest.raises(ModelError, match="expected plans of lesionclick train with a prompt"):
+            export_model(tmp_path, tmp_path / "model")
+        (tmp_path / "plans.json").write_text('{"prompt": {}}')
+        with pytest.raises(ModelError, match="checkpoint_final"):
+            export_model(tmp_path, tmp_path / "model")
+
+    def test_which_of_several_trainings_is_asked_for(self, tmp_path):
+        with pytest.raises(ModelError, match=r"expected one training in .*, found none"):
+            export_model(tmp_path, tmp_path / "model")
+        for trainer in "ab":
+            (tmp_path / "results" / "Dataset001_A" / trainer).mkdir(parents=True)
+            (tmp_path / "results" / "Dataset001_A" / trainer / "plans.json").write_text("{}")
+        with pytest.raises(ModelError, match=r"expected one training in .*/a, .*/b"):
+            export_model(tmp_path, tmp_path / "model")
+
+    @pytest.fixture
+    def trained(self, tmp_path):
+        """Results of a training, by their layout."""
+        folder = write_model_folder(tmp_path / "trained", folds=(0, 1), patch_size=(16, 16, 16))
+        plans = json.loads((folder / "plans.json").read_text()) | {"prompt": {"version": 2}, "minutes": 3}
+        (folder / "plans.json").write_text(json.dumps(plans))
+        return folder
+
+    def test_a_model_is_replaced_and_nothing_else(self, trained, tmp_path):
+        target = write_model_folder(tmp_path / "model", folds=(7,), patch_size=(16, 16, 16))
+        export_model(trained, target)
+        names = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+        described = {"plans.json", "dataset.json", "prompt.json"}
+        assert names == described | {f"fold_{n}/checkpoint_final.pth" for n in (0, 1)}
+        assert "minutes" not in json.loads((target / "plans.json").read_text())
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").touch()
+        with pytest.raises(InputError, match="mine: expected a new folder or a model folder to replace"):
+            export_model(trained, tmp_path / "mine")
+        assert (tmp_path / "mine" / "thesis.txt").is_file()
+
+    def test_what_fails_leaves_the_model_that_was_there(self, trained, tmp_path):
+        target = write_model_folder(tmp_path / "model", patch_size=(16, 16, 16))
+        before = (target / "plans.json").read_bytes()
+        (trained / "fold_1" / "checkpoint_final.pth").write_bytes(b"broken")
+        with pytest.raises(pickle.UnpicklingError):
+            export_model(trained, target)
+        assert (target / "plans.json").read_bytes() == before
+        assert {path.name for path in tmp_path.iterdir()} == {"model", "trained"}
+
+    def test_an_archive_can_be_read_by_the_platforms_user(self, trained, tmp_path):
+        (trained / "plans.json").chmod(0o600)
+        archive = export_model(trained, tmp_path / "model.tar.gz")
+        with tarfile.open(archive) as file:
+            members = file.getmembers()
+        assert {member.name for member in members if member.isfile()} >= {"plans.json", "fold_1/checkpoint_final.pth"}
+        for member in members:
+            assert (member.uid, member.mode) == (0, 0o755 if member.isdir() else 0o644)
+        assert {path.name for path in tmp_path.iterdir()} == {"model.tar.gz", "trained"}

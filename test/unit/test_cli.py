@@ -23,7 +23,10 @@ from lesionclick.images import Volume
 from lesionclick.prompts.points import BACKGROUND, TUMOR
 from lesionclick.tasks import TASKS, read_case, task_of
 
-COMMANDS = ("replay", "score", "phantom", "longitudinal-phantom", "clicks", "suggest", "convert", "train")
+COMMANDS = (
+    *("replay", "evaluate", "card", "score", "phantom", "longitudinal-phantom", "clicks"),
+    *("dataset", "train", "export", "held-out", "suggest", "import", "export-dicom"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +102,7 @@ def trained(monkeypatch) -> list[Any]:
     calls: list[Any] = []
     module = types.ModuleType("lesionclick.training.train")
     module.train = lambda *arguments, **options: calls.append((arguments, options))  # type: ignore[attr-defined]
+    module.prepare = module.train  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lesionclick.training.train", module)
     return calls
 
@@ -107,8 +111,15 @@ def trained(monkeypatch) -> list[Any]:
 def test_train_forwards_to_the_trainer(trained, tmp_path, task):
     arguments = ["train", task, "--dataset", "data", "--config", "small", "--output", str(tmp_path)]
     assert main([*arguments, "--minutes", "3", "--resume"]) == 0
-    options = {"device": "auto", "minutes": 3.0, "fold": "0", "resume": True, "initial": None}
+    options = {"minutes": 3.0, "processes": 2}
+    options |= {"device": "auto", "fold": "0", "gpus": 1, "resume": True, "initial": None}
     assert trained == [((task, Path("data"), "small", tmp_path), options)]
+
+
+def test_train_may_end_with_the_preprocessed_data(trained, tmp_path):
+    arguments = ["train", "task1", "--dataset", "data", "--config", "large", "--output", str(tmp_path)]
+    assert main([*arguments, "--prepare-only", "--processes", "4"]) == 0
+    assert trained == [(("task1", Path("data"), "large", tmp_path), {"minutes": 75.0, "processes": 4})]
 
 
 @pytest.mark.parametrize(("fold", "code"), [("all", 0), ("3", 0), ("some", 2), ("-1", 2)])
@@ -174,11 +185,11 @@ def test_wrong_usage_is_told_in_one_line(arguments, message, capsys):
     ],
 )
 def test_errors_of_a_command_end_the_process_with_their_code(monkeypatch, capsys, error, code, line):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("lesionclick.training.conversion.convert", fail)
-    assert main(["convert", "a", "--output", "b"]) == code
+    monkeypatch.setattr("lesionclick.training.raw_sets.build_raw_set", fail)
+    assert main(["dataset", "a", "--output", "b"]) == code
     out, err = capsys.readouterr()
     assert err.splitlines()[-1].startswith(line)
     assert out == ""
@@ -241,6 +252,6 @@ def test_examples_work_one_after_the_other(example, tmp_path, monkeypatch):
     assert task_of(CaseFolder.open(Path("out/cases/8"))) == TASKS["task2"]
 
 
-@pytest.mark.parametrize("command", ["convert", "suggest", "train"])
+@pytest.mark.parametrize("command", ["dataset", "train", "export", "held-out", "suggest", "import", "export-dicom"])
 def test_examples_that_need_data_have_the_options_that_there_are(example, command):
     app.parse_args(example(command))

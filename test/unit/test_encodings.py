@@ -141,6 +141,16 @@ class TestFields:
         in_voxels = Fields(radius=2.0, unit="voxel").encode(prompts, (7, 7, 7), (2.0, 3.0, 4.0))
         assert torch.equal(in_voxels, Fields(radius=6.0).encode(prompts, (7, 7, 7), (2.0, 3.0, 4.0)))
 
+    def test_a_stroke_of_tumour_counts_as_first_clicks(self):
+        # eleven pixels of 4 mm in a row; a click 40 mm away from the last, before them or after, is one as ever
+        stroke, click = [[3, 3, x] for x in range(11)], [3, 3, 20]
+        for points, peaks in (([*stroke, click], [[*range(11)], [20]]), ([click, *stroke], [[*range(11), 20], []])):
+            channels = fields_of(points, [], (7, 7, 22))
+            assert [np.flatnonzero(channel[3, 3] == 1).tolist() for channel in channels[:2]] == peaks
+        first, further, _, far, _ = fields_of(stroke[:10], [], (7, 7, 22))
+        assert [np.flatnonzero(channel[3, 3] == 1).tolist() for channel in (first, further)] == [[0], [*range(1, 10)]]
+        assert np.flatnonzero(far[3, 3] == 1).tolist() == [*range(10)]
+
     def test_points_need_not_be_whole(self):
         near = fields_of([[4.5, 4, 4]], [], (9, 9, 9))[0]
         assert near[4, 4, 4].item() == near[5, 4, 4].item() == pytest.approx(np.exp(-((1.5 / 6) ** 2) / 2))
@@ -217,8 +227,8 @@ class TestReach:
             (Ball(radius=2.0), (13, 13, 13), [[6.5, 6.5, 6.5]]),
             (Ball(radius=6.0, unit="mm"), (13, 13, 13), [[6.5, 6.5, 6.5]]),
             (Fields(radius=2.0, cutoff_mm=90.0), (50, 1, 1), [[0, 0, 0]]),
-            # the first of two on a lesion, which are 49.8 mm apart; without it the second is the first
-            (Fields(radius=6.0, cutoff_mm=60.0), (50, 1, 1), [[0, 0, 0], [24.9, 0, 0]]),
+            # eleven points 8 mm apart are a stroke; without the first, the last is a further click
+            (Fields(radius=6.0, cutoff_mm=60.0), (60, 1, 1), [[4 * n, 0, 0] for n in range(11)]),
         ],
         ids=str,
     )
@@ -235,14 +245,37 @@ class TestReach:
         # the radius along the largest voxel size, and half the diagonal of a voxel
         assert Ball(radius=2.0).reach_mm((1, 2, 2)) == pytest.approx(4 + 1.5)
         assert Ball(radius=6.0, unit="mm").reach_mm((1, 2, 2)) == pytest.approx(6 + 1.5)
-        # 5 standard deviations of the near fields around a click 50 mm away
-        assert Fields(radius=6.0, cutoff_mm=60.0).reach_mm((1, 2, 2)) == 50 + 30
-        assert Fields(radius=2.0, unit="voxel", cutoff_mm=60.0).reach_mm((1, 2, 3)) == 50 + 20
-        assert Fields(radius=6.0, cutoff_mm=90.0).reach_mm((1, 2, 2)) == 90
+        # 5 standard deviations of the near fields around the end of a chain of ten points 8 mm apart
+        assert Fields(radius=6.0, cutoff_mm=60.0).reach_mm((1, 2, 2)) == 80 + 30
+        assert Fields(radius=2.0, unit="voxel", cutoff_mm=60.0).reach_mm((1, 2, 3)) == 80 + 20
+        assert Fields(radius=6.0, cutoff_mm=120.0).reach_mm((1, 2, 2)) == 120
 
     def test_far_fields_without_a_cut_off_reach_everywhere(self):
         assert FIELDS.reach_mm(SPACING) == math.inf
         assert (FIELDS.encode(tumor([0, 0, 0]), (200, 1, 1), SPACING)[3] > 0).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_up_to_ten_points_of_a_kind_are_encoded_as_clicks_however_close_they_lie(seed: int):
+    rng = np.random.default_rng(seed)
+    shape = (10, 12, 14)
+    points = rng.integers(2, 2 + int(rng.integers(2, 8)), (10, 3))  # as crowded as a stroke, or more
+    near, further, _, far, _ = fields_of(points, points, shape)
+    voxels = np.indices(shape).reshape(3, -1).T
+    for channel, of in ((near, points[:1]), (further, points[1:])):  # all lie within 50 mm of the first
+        distance = np.linalg.norm((voxels[:, None] - of) * SPACING, axis=-1).min(axis=1)
+        expected = np.where(distance < 30, np.exp(-((distance / 6.0) ** 2) / 2), 0).reshape(shape)
+        np.testing.assert_allclose(channel, expected, atol=1e-6)
+    assert torch.equal(far, fields_of(points, points, shape)[4])
+
+
+def test_a_point_that_makes_a_stroke_of_a_chain_changes_the_marks_of_all_its_points():
+    fields = Fields(radius=6.0, cutoff_mm=60.0)
+    chain = [[4, 4, x] for x in range(11)]
+    before, after = (fields.marks(tumor(*points), SPACING) for points in (chain[:10], chain))
+    assert [mark.how for mark in before] == ["first"] + ["further"] * 9
+    assert [mark.how for mark in after] == ["first"] * 11
+    assert [mark.index_zyx for mark in after] == [tuple(point) for point in chain]
 
 
 class TestLesionPair:

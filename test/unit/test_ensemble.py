@@ -8,7 +8,7 @@ import torch
 from test_budget import Clock
 from torch import Tensor, nn
 
-from lesionclick.budget import SAFETY, Budget, Plan
+from lesionclick.budget import DEFAULT_BUDGET_S, SAFETY, Budget, Plan
 from lesionclick.errors import OutOfMemoryError
 from lesionclick.network import ensemble
 from lesionclick.network.ensemble import Placement, in_memory, list_placements
@@ -167,7 +167,7 @@ class TestMemory:
     def test_the_cpu_has_one_place(self) -> None:
         assert list_placements(CPU) == [Placement(CPU, CPU)]
 
-    @pytest.mark.parametrize("failures", [0, 1, 2])
+    @pytest.mark.parametrize("failures", [0, 1, 2, 3])
     def test_the_next_place_needs_less_of_the_device(self, failures: int, caplog: pytest.LogCaptureFixture) -> None:
         seen: list[Placement] = []
 
@@ -178,7 +178,8 @@ class TestMemory:
             return "done"
 
         assert in_memory(work, [], GPU) == "done"
-        assert seen == [Placement(GPU, GPU), Placement(GPU, CPU), Placement(CPU, CPU)][: failures + 1]
+        one_by_one = [Placement(GPU, GPU, True), Placement(GPU, CPU, True), Placement(CPU, CPU, True)]
+        assert seen == [Placement(GPU, GPU), *one_by_one][: failures + 1]
         warnings = [record.getMessage() for record in caplog.records]
         assert len(warnings) == failures
         assert all("CUDA out of memory. Tried" in line for line in warnings)
@@ -201,3 +202,29 @@ class TestMemory:
 
         with pytest.raises(OutOfMemoryError, match="expected enough memory on meta or the CPU, found on neither: full"):
             in_memory(work, [], GPU)
+
+
+class TestTenFolds:
+    """The second-placed team's folds and mirror axes within the platform's time, at tile times of several GPUs."""
+
+    @pytest.mark.parametrize(
+        ("tile_s", "plan"),
+        [
+            # 7 tiles, each through 10 folds and 8 flips, and a quarter of it to spare, in 840 s
+            (1.0, Plan(10, (0, 1, 2))),  # 700 of the 839 s that are left after one tile was timed
+            (2.0, Plan(10, (0, 1))),  # 700 of 836 s; with all axes 1400
+            (9.0, Plan(10)),  # 788 of 822 s; with one axis 1575
+            (20.0, Plan(4)),  # 700 of 800 s; with five folds 875
+            (70.0, Plan(1)),  # 613 of 700 s
+            (100.0, Plan(1, (), 0.75)),  # 625 of 640 s with 5 tiles; with 7 of them 875
+        ],
+    )
+    def test_they_end_in_time(self, clock: Clock, tile_s: float, plan: Plan) -> None:
+        folds = [Slow(clock, tile_s) for _ in range(10)]
+        begin = clock.seconds
+        found = ensemble.predict(
+            folds, DATA, PATCH, mirror_axes=(0, 1, 2), device=CPU, budget=Budget(DEFAULT_BUDGET_S, clock)
+        )
+        assert found.plan == plan
+        assert clock.seconds - begin <= DEFAULT_BUDGET_S
+        assert found.logits is not None

@@ -13,7 +13,7 @@ from lesionclick.images import Grid, Volume
 from lesionclick.longitudinal.case import LongitudinalCase
 from lesionclick.prompts.points import Prompts
 
-BAD_MEASURE = '{"a": {"0": {"dice": 1}}}'
+BAD_MEASURE = '{"a": {"0": {"jaccard": 1}}}'
 BAD_VALUE = '{"a": {"0": {"dsc": "1,0"}}}'
 BAD_STEP = '{"a": {"first": {"dsc": 1, "fpv_ml": 0, "fnv_ml": 0}}}'
 

@@ -1,12 +1,24 @@
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_each_package_of_the_image_has_its_version_and_a_reason():
+def test_each_package_of_the_images_has_its_version_and_a_reason():
     page = (ROOT / "docs/image.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| (\d[^ |]*) \| \S", page, re.MULTILINE)
-    pins = re.findall(r"^([^=#\s]+)==(\S+)$", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    lists = [(ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-worker.txt")]
+    pins = re.findall(r"^([^=#\s]+)==(\S+)$", "\n".join(lists), re.MULTILINE)
     assert len(pins) > 30
     assert sorted(rows) == sorted(pins)
+
+
+def test_what_inference_does_not_import_stays_out_of_the_challenges_image():
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    contracts = tools["importlinter"]["contracts"]
+    forbidden = {name for contract in contracts for name in contract.get("forbidden_modules", ())}
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    removed = re.search(r"^RUN cd /opt/app/lesionclick && rm -r (.*)$", dockerfile, re.MULTILINE)
+    assert removed
+    assert {name.removeprefix("lesionclick.") for name in forbidden} <= set(removed[1].split())

@@ -105,6 +105,22 @@ def test_any_sequence_of_clicks_gives_what_a_fresh_session_gives(
         np.testing.assert_array_equal(kept.mask.array, whole.mask.array)
 
 
+def test_a_point_that_makes_a_stroke_of_clicks_changes_the_tiles_of_all(
+    make_session: Callable[..., PetCtSession],
+) -> None:
+    session, fresh = make_session(), make_session()
+    chain = [(10, 9, 10 + 2 * n) for n in range(11)]  # 6 mm from one to the next, 60 mm in all
+    session.add(TUMOR, *chain[:10])
+    before = session.segment().lesion_logit.array
+    session.add(TUMOR, chain[10])
+    fresh.add(TUMOR, *chain)
+    after = session.segment().lesion_logit.array
+    np.testing.assert_array_equal(after, fresh.segment().lesion_logit.array)
+    assert not np.array_equal(after[5:15], before[5:15])  # 45 mm from the last point, farther than its fields reach
+    session.undo()
+    np.testing.assert_array_equal(session.segment().lesion_logit.array, before)
+
+
 def test_a_click_costs_the_tiles_that_it_reaches_and_undo_costs_none(make_session: Callable[..., PetCtSession]) -> None:
     session = make_session()
     # half overlapping tiles of 16 voxels begin at 0, 7 and so on to 54 along z; along x and y there are two each

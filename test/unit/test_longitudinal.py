@@ -39,17 +39,20 @@ class BrightIsLesion:
     sure: float = 5.0
     patch_size: tuple[int, ...] = (12, 16, 16)
     spacing_zyx: tuple[float, ...] = (3.0, 2.0, 2.0)
+    at_once: int = 1
 
     def __post_init__(self):
         self.seen = []
+        self.together = []
         self.encoding = LesionPair(radius=10.0, mask_mm=8.0)
 
     def normalise(self, ct):
         return ct
 
-    def predict_lesion_logit(self, channels):
-        self.seen.append(channels)
-        return np.where(channels[0] > (TISSUE + BRIGHT) / 2, self.sure, -5.0).astype(np.float32)
+    def predict_lesion_logits(self, patches):
+        self.seen += patches
+        self.together.append(len(patches))
+        return [np.where(one[0] > (TISSUE + BRIGHT) / 2, self.sure, -5.0).astype(np.float32) for one in patches]
 
 
 def image(*boxes, grid=GRID, value=BRIGHT):
@@ -163,15 +166,12 @@ class TestSegment:
         assert labels(segment_lesions(followup(BOX), [lesion(1, at)], unsure)) == {1: 64}
 
     def test_a_clicked_lesion_is_never_empty(self):
-        class Doubtful(BrightIsLesion):
-            def predict_lesion_logit(self, channels):
-                return np.where(channels[0] > (TISSUE + BRIGHT) / 2, -1.0, -5.0).astype(np.float32)
-
-        mask = segment_lesions(followup(BOX), [lesion(1, centre(BOX))], Doubtful())
+        doubtful = BrightIsLesion(sure=-1.0)
+        mask = segment_lesions(followup(BOX), [lesion(1, centre(BOX))], doubtful)
         found = labels(mask)[1]
         assert 20 <= found <= 64
         assert (image(BOX).array[mask.array == 1] > TISSUE).all()
-        assert labels(segment_lesions(followup(BOX), [lesion(1, centre(BOX), clicked=False)], Doubtful())) == {}
+        assert labels(segment_lesions(followup(BOX), [lesion(1, centre(BOX), clicked=False)], doubtful)) == {}
 
     def test_merged_lesions_share_the_component_by_their_points(self):
         mask = segment_lesions(
@@ -188,10 +188,9 @@ class TestSegment:
 
     def test_the_surer_lesion_takes_the_voxel(self):
         class Biased(BrightIsLesion):
-            def predict_lesion_logit(self, channels):
-                sure = 3.0 if len(self.seen) == 0 else 1.0
-                self.seen.append(channels)
-                return np.where(channels[0] > (TISSUE + BRIGHT) / 2, sure, -5.0).astype(np.float32)
+            def predict_lesion_logits(self, patches):
+                self.sure = 3.0 if len(self.seen) == 0 else 1.0
+                return super().predict_lesion_logits(patches)
 
         lesions = [lesion(1, (10.5, 14.5, 10.5)), lesion(2, (14.5, 14.5, 10.5))]
         # the other was clicked, and keeps the voxel of its click
@@ -226,9 +225,9 @@ class TestSegment:
         class TenSecondsEach(BrightIsLesion):
             seconds = 0.0
 
-            def predict_lesion_logit(self, channels):
+            def predict_lesion_logits(self, patches):
                 self.seconds += 10
-                return super().predict_lesion_logit(channels)
+                return super().predict_lesion_logits(patches)
 
         model = TenSecondsEach()
         third = ((10, 25, 12), 4)
@@ -238,6 +237,19 @@ class TestSegment:
         mask = segment_lesions(followup(BOX, OTHER, third), lesions, model, budget)
         assert labels(mask) == {1: 64, 2: 1, 3: 64}
         assert "no time to look at the lesions [2, 4]" in caplog.text
+
+    def test_lesions_that_are_looked_at_together_get_what_they_get_one_by_one(self):
+        large = ((2, 2, 1), 14)  # reaches the border of its patch, and is looked at again in a larger one
+        third = ((26, 25, 12), 4)
+        lesions = [lesion(n, centre(box)) for n, box in enumerate((large, OTHER, third), start=1)]
+        one_by_one, together = BrightIsLesion(), BrightIsLesion(at_once=2)
+        masks = [segment_lesions(followup(large, OTHER, third), lesions, model) for model in (one_by_one, together)]
+        assert len(labels(masks[0])) == 3
+        assert np.array_equal(*(mask.array for mask in masks))
+        assert one_by_one.together == [1] * len(one_by_one.seen)
+        assert together.together[0] == 2  # the first two
+        assert together.together[-1] == 1  # the third
+        assert sum(together.together) == sum(one_by_one.together) > 3
 
     def test_no_lesion_gives_an_empty_mask(self):
         model = BrightIsLesion()

@@ -9,6 +9,7 @@ from lesionclick.evaluation.measures import (
     CHALLENGE,
     DASH,
     MEASURES,
+    SCRIBBLES,
     SURFACES,
     MaskPair,
     Measure,
@@ -281,3 +282,26 @@ class TestSurfaceDistances:
         distances = surface_distances(*masks, (1.0, 1.0, 1.0))
         assert math.isnan(distances["hausdorff95_mm"])
         assert math.isnan(distances["mean_mm"])
+
+
+@pytest.mark.parametrize(
+    ("label", "prediction", "dice", "dmm"),
+    [
+        ([], [], 1.0, math.nan),
+        ([], [((0, 0, 0), (1, 1, 1))], 0.0, math.nan),
+        ([((0, 0, 0), (1, 1, 1))], [], 0.0, 0.0),
+        # 2 * 4 / (8 + 4) and one lesion found with an intersection over union of 4 / 8
+        ([((0, 0, 0), (2, 2, 2))], [((0, 0, 0), (1, 2, 2))], 2 / 3, 1.0),
+    ],
+)
+def test_a_case_without_lesions_has_a_dice_in_autopet_5_and_no_lesion_score(label, prediction, dice, dmm):
+    pair = MaskPair(boxes(*label), boxes(*prediction), (1.0, 1.0, 1.0))
+    assert dict(score(SCRIBBLES, [pair])) == pytest.approx({"dice": dice, "dmm": dmm}, nan_ok=True)
+
+
+def test_a_perfect_run_of_autopet_5_has_areas_of_5():
+    label = boxes(((0, 0, 0), (2, 2, 2)))
+    perfect = score(SCRIBBLES, [MaskPair(label, label, (1.0, 1.0, 1.0))])
+    missed = score(SCRIBBLES, [MaskPair(label, boxes(), (1.0, 1.0, 1.0))])
+    assert areas([perfect] * 6) == {"dice": 5, "dmm": 5}
+    assert areas([missed, *[perfect] * 5]) == {"dice": 4.5, "dmm": 4.5}

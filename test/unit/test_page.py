@@ -158,7 +158,12 @@ class TestReading:
 
     @pytest.mark.parametrize(
         ("scan", "kind", "place"),
-        [("ct", "tumor", (3, 4, 5)), ("pet", "lesion", (3, 4, 5)), ("pet", "tumor", (-1, 4, 5)), ("pet", "tumor", (3, 22, 5))],
+        [
+            ("ct", "tumor", (3, 4, 5)),
+            ("pet", "lesion", (3, 4, 5)),
+            ("pet", "tumor", (-1, 4, 5)),
+            ("pet", "tumor", (3, 22, 5)),
+        ],
     )
     def test_what_is_no_point_of_the_case_is_refused(
         self, reading: Reading, scan: str, kind: str, place: tuple[int, ...]

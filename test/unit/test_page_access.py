@@ -30,9 +30,16 @@ def reader(client: TestClient) -> TestClient:
     return client
 
 
-@pytest.mark.parametrize("path", ["/", "/main.js", "/vendor/niivue.js", "/api/state", "/api/scans/pet.nii", "/api/events", "/x"])
+@pytest.mark.parametrize(
+    "path", ["/", "/main.js", "/vendor/niivue.js", "/api/state", "/api/scans/pet.nii", "/api/events", "/x"]
+)
 def test_without_the_token_nothing_is_answered(client: TestClient, path: str) -> None:
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": f"{ACCESS.cookie}=wrong"}, {"Cookie": "\x01=;;="}):
+    for headers in (
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Cookie": f"{ACCESS.cookie}=wrong"},
+        {"Cookie": "\x01=;;="},
+    ):
         assert client.get(path, headers=headers).status_code == 403
     assert client.get(path, params={"token": TOKEN[:-1]}).status_code == 403
     assert client.post("/api/points", json=POINT).status_code == 403
@@ -51,14 +58,19 @@ def test_a_program_sends_the_token_as_a_bearer(client: TestClient) -> None:
     assert client.get("/api/state", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example:4744", "127.0.0.1", "127.0.0.1:4745", "127.0.0.1.evil.example:4744", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example:4744", "127.0.0.1", "127.0.0.1:4745", "127.0.0.1.evil.example:4744", ""]
+)
 def test_another_name_for_this_machine_is_refused(reader: TestClient, host: str) -> None:
     assert reader.get("/api/state", headers={"Host": host}).status_code == 403
 
 
 def test_the_names_of_the_loopback_are_the_same(reader: TestClient) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    assert [reader.get("/api/state", headers=bearer | {"Host": f"{name}:4744"}).status_code for name in ("localhost", "[::1]")] == [200, 200]
+    assert [
+        reader.get("/api/state", headers=bearer | {"Host": f"{name}:4744"}).status_code
+        for name in ("localhost", "[::1]")
+    ] == [200, 200]
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:4745", "https://127.0.0.1:4744"])
@@ -146,7 +158,11 @@ def test_a_gigabyte_is_refused_before_it_has_come(served: Served) -> None:
 def test_a_gigabyte_in_pieces_is_refused_at_the_limit(served: Served) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.access.port, timeout=20)
     connection.putrequest("POST", "/api/points")
-    for name, value in (("Authorization", f"Bearer {TOKEN}"), ("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")):
+    for name, value in (
+        ("Authorization", f"Bearer {TOKEN}"),
+        ("Content-Type", "application/json"),
+        ("Transfer-Encoding", "chunked"),
+    ):
         connection.putheader(name, value)
     connection.endheaders()
     sent = 0

@@ -13,12 +13,11 @@ from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.network import model_folder
 from lesionclick.network.model_folder import embedded_models, find_model_folder
 from lesionclick.petct.model import PetCtModel
-from lesionclick.prompts.encodings import Ball, LesionPair
-from lesionclick.prompts.spec import OFFICIAL_BASELINE, PromptSpec
+from lesionclick.prompts.encodings import LesionPair
+from lesionclick.prompts.spec import OFFICIAL_BASELINE, SECOND_PLACE, PromptSpec
 
 CPU = torch.device("cpu")
 PATCH = (16, 16, 16)
-SECOND_PLACE = PromptSpec(Ball(radius=2.0), align="corner")
 
 
 class TestLoad:

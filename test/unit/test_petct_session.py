@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_folder import write_model_folder
-from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
 from lesionclick.budget import Budget, Plan
 from lesionclick.images import Grid, Volume
 from lesionclick.network import tiles
 from lesionclick.network.preprocessing import OUTSIDE_LOGIT
+from lesionclick.petct import prediction
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.rules import RulesActed
@@ -104,9 +104,9 @@ class TestLesionLogit:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls = []
-        normalize = DefaultPreprocessor._normalize
+        preprocess = prediction.preprocess
         monkeypatch.setattr(
-            DefaultPreprocessor, "_normalize", lambda self, *args: calls.append(1) or normalize(self, *args)
+            prediction, "preprocess", lambda *args, **options: calls.append(1) or preprocess(*args, **options)
         )
         model = network_stage(tmp_path)
         case = PetCtCase(*ct_and_pet((20, 20, 20), (3.0, 3.0, 3.0)))

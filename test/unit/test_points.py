@@ -1,7 +1,18 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts, describe_oddities, is_first_on_lesion
+from lesionclick.prompts.points import (
+    BACKGROUND,
+    TUMOR,
+    Point,
+    Prompts,
+    are_in_strokes,
+    describe_oddities,
+    is_first_on_lesion,
+)
 
 SHAPE = (30, 20, 10)
 
@@ -153,3 +164,64 @@ def test_a_click_within_50_mm_of_an_earlier_one_is_not_the_first_on_its_lesion()
     assert is_first_on_lesion(points, (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
     assert is_first_on_lesion(points[::-1], (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
     assert is_first_on_lesion(points[:0], (2.0, 5.0, 5.0)).tolist() == []
+
+
+class TestStrokes:
+    SPACING = (3.0, 5.5, 5.5)  # the largest pixels of a PET; their diagonal is 7.8 mm
+
+    @staticmethod
+    def row(count: int, y: int = 0) -> list[list[int]]:
+        """Pixels of one slice that touch at their corners."""
+        return [[7, y + n, n] for n in range(count)]
+
+    def inside(self, points: list[list[int]], spacing: tuple[float, ...] = SPACING) -> list[bool]:
+        result: list[bool] = are_in_strokes(np.reshape(points, (-1, 3)), spacing).tolist()
+        return result
+
+    def test_eleven_points_that_touch_are_a_stroke_in_any_order(self) -> None:
+        points = self.row(11)
+        for order in (points, points[::-1], points[1::2] + points[::2]):
+            assert self.inside(order) == [True] * 11
+
+    @pytest.mark.parametrize("count", [0, 1, 2, 10])
+    def test_ten_are_not(self, count: int) -> None:
+        assert self.inside(self.row(count)) == self.inside([[7, 7, 7]] * count) == [False] * count
+
+    def test_a_gap_parts_them(self) -> None:
+        points = self.row(21)
+        assert self.inside(points[:10] + points[11:]) == [False] * 20
+        assert self.inside(points[:10] + points[12:]) == [False] * 19
+        assert self.inside(points) == [True] * 21
+
+    def test_points_are_linked_up_to_8_mm(self) -> None:
+        points = [[n, 0, 0] for n in range(11)]
+        assert self.inside(points, (8.0, 1.0, 1.0)) == [True] * 11
+        assert self.inside(points, (8.1, 1.0, 1.0)) == [False] * 11
+
+    def test_clicks_beside_a_stroke_stay_clicks(self) -> None:
+        clicks = [[7, 30, 0], [12, 0, 0], [7, 30, 1]]  # 15 mm above the stroke's first point, and farther away
+        assert self.inside([clicks[0], *self.row(12), *clicks[1:]]) == [False] + [True] * 12 + [False] * 2
+
+    def test_points_of_a_stroke_count_as_first_clicks_and_make_later_clicks_further_ones(self) -> None:
+        stroke, near, far = self.row(11), [7, 14, 10], [7, 60, 60]  # 22 mm from the last point, 385 mm
+        first = is_first_on_lesion(np.array([*stroke, near, far]), self.SPACING)
+        assert first.tolist() == [True] * 11 + [False, True]
+        assert is_first_on_lesion(np.array([near, *stroke]), self.SPACING).tolist() == [True] * 12
+        assert is_first_on_lesion(np.array(stroke[:10]), self.SPACING).tolist() == [True] + [False] * 9
+
+
+def test_near_pairs_are_found_where_denormal_numbers_are_flushed():
+    # in a process of its own: it is the stack that used to overflow
+    script = """
+import numpy as np, torch
+from lesionclick.prompts.points import pairs_within
+torch.set_flush_denormal(True)
+rng = np.random.default_rng(0)
+for _ in range(500):
+    places = np.stack([rng.integers(0, 3, 150), rng.integers(0, 40, 150)], axis=1)
+    distance = np.abs(places[:, None] - places).max(axis=-1)
+    expected = np.argwhere(np.triu(distance <= 1, k=1))
+    found = pairs_within(places, 1.5)
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, expected.tolist()))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

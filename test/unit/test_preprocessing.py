@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_folder import write_model_folder
+from torch.nn import functional
 
 from lesionclick.network.model_folder import read_model_folder
-from lesionclick.network.preprocessing import lesion_logit_on_image, preprocess, to_network_grid
+from lesionclick.network.preprocessing import _shrink_mask, lesion_logit_on_image, preprocess, to_network_grid
 
 
 def test_to_network_grid_keeps_voxel_centres():
@@ -18,8 +19,8 @@ def test_to_network_grid_keeps_voxel_centres():
 def test_to_network_grid_by_corners_rounds_half_to_even_after_the_crop():
     points = np.array([[11, 11, 11], [13, 12, 30], [5, 12, 12]])
     moved = to_network_grid(points, [(10, 20), (10, 20), (10, 20)], (5, 10, 15), "corner")
-    # (1, 1, 1) -> (0.5, 1, 1.5) -> (0, 1, 2); (3, 2, 9 clamped) -> (1.5, 2, 13.5) -> (2, 2, 14); (0 clamped, 2, 2)
-    np.testing.assert_array_equal(moved, [[0, 1, 2], [2, 2, 14], [0, 2, 3]])
+    # (1, 1, 1) -> (0.5, 1, 1.5) -> (0, 1, 2); (3, 2, 10 clamped) -> (1.5, 2, 15) -> (2, 2, 15); (0 clamped, 2, 2)
+    np.testing.assert_array_equal(moved, [[0, 1, 2], [2, 2, 15], [0, 2, 3]])
 
 
 @pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
@@ -46,3 +47,12 @@ def test_the_lesion_logit_is_the_same_but_for_rounding(tmp_path: Path) -> None:
     exact, fast = (lesion_logit_on_image(model, case, logits, exact=exact) for exact in (True, False))
     assert exact.shape == fast.shape == (14, 20, 18)
     np.testing.assert_allclose(fast, exact, atol=5e-3)  # nnU-Net rounds to half precision
+
+
+@pytest.mark.parametrize("shape", [(5, 9, 7), (12, 13, 15), (30, 18, 16), (1, 1, 1), (3, 40, 2)])
+def test_a_mask_in_another_shape_is_what_overlaps_it_and_the_voxels_beside(shape: tuple[int, int, int]) -> None:
+    mask = torch.rand(12, 18, 15, generator=torch.Generator().manual_seed(0)) > 0.99
+    assert mask.any()
+    overlapping = functional.adaptive_max_pool3d(mask[None].float(), shape)
+    expected = functional.max_pool3d(overlapping, 3, stride=1, padding=1)[0] > 0
+    assert torch.equal(_shrink_mask(mask, shape), expected)

@@ -147,9 +147,12 @@ def test_both_steps_of_task_2_are_compared(replay_both, tmp_path, capsys):
     assert "DIFFERENT  later  step  1  lesion_dsc: expected 0.9, found 1.0" in capsys.readouterr().out
 
 
-def test_corrective_replay_refuses_task_2(replay_both, tmp_path, capsys):
-    assert replay_both("--corrective") == 1
-    assert "later: corrective clicks need a PET/CT case" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "what"), [(["--corrective"], "corrective clicks"), (["--challenge", "autopet5"], "strokes")]
+)
+def test_corrections_are_refused_for_task_2(replay_both, tmp_path, capsys, options, what):
+    assert replay_both(*options) == 1
+    assert f"later: {what} need a PET/CT case" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

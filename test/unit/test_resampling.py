@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 from numpy.typing import NDArray
 
-from lesionclick.network.resampling import TOLERANCE, resample
+from lesionclick.network.resampling import TOLERANCE, Resampling, Splines, find_resampling, resample_trilinearly
 
 ISOTROPIC = (2.0, 2.0, 2.0)
 THICK = (6.5, 1.75, 1.75)
@@ -19,9 +21,15 @@ def assert_equal(data: NDArray[np.float32], shape: tuple[int, ...], spacing: tup
     """Compare the two; the spacing after is isotropic."""
     options = {"order": 3, "order_z": 0, "force_separate_z": False, **options}
     expected = resample_data_or_seg_to_shape(data, shape, spacing, ISOTROPIC, is_seg=False, **options)
-    found = resample(data, shape, spacing, ISOTROPIC, **options).numpy()
+    found = resample(Splines(**options), data, shape, spacing).numpy()
     assert found.dtype == expected.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * max(float(np.ptp(data)), 1e-3))
+
+
+def resample(
+    resampling: Resampling, data: NDArray[np.float32], shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> torch.Tensor:
+    return torch.stack([resampling(torch.from_numpy(channel), shape, spacing, ISOTROPIC) for channel in data])
 
 
 def noise(*shape: int) -> NDArray[np.float32]:
@@ -76,6 +84,35 @@ def test_channels_of_a_few_clicks_equal_nnunets(options: dict[str, Any], backgro
 
 def test_a_mirrored_image_gives_the_mirrored_result() -> None:
     data = noise(1, 12, 18, 15)
-    plain = resample(data, (19, 13, 24), ISOTROPIC, ISOTROPIC)
-    flipped = resample(np.ascontiguousarray(data[:, ::-1, ::-1, ::-1]), (19, 13, 24), ISOTROPIC, ISOTROPIC)
+    plain = resample(Splines(), data, (19, 13, 24), ISOTROPIC)
+    flipped = resample(Splines(), np.ascontiguousarray(data[:, ::-1, ::-1, ::-1]), (19, 13, 24), ISOTROPIC)
     np.testing.assert_allclose(flipped.flip(1, 2, 3).numpy(), plain.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("new", [(19, 13, 24), (12, 18, 15)], ids=["another size", "the same size"])
+def test_the_one_by_pytorch_is_nnunets_to_the_bit(new: tuple[int, int, int]) -> None:
+    data = noise(2, 12, 18, 15)
+    expected = resample_torch_fornnunet(data, new, THICK, ISOTROPIC, force_separate_z=False)
+    np.testing.assert_array_equal(resample(resample_trilinearly, data, new, THICK).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "resampling", [Splines(), Splines(order=1), Splines(force_separate_z=True), resample_trilinearly], ids=str
+)
+@pytest.mark.parametrize("filled", [slice(None), slice(6, 9)], ids=["noise", "a box"])
+def test_a_window_is_that_part_of_the_whole(resampling: Resampling, filled: slice) -> None:
+    channel = torch.zeros(12, 18, 15)
+    channel[:, filled, filled] = torch.from_numpy(noise(12, 18, 15))[:, filled, filled]
+    whole = resampling(channel, (19, 13, 24), THICK, ISOTROPIC)
+    for window in [(slice(3, 9), slice(0, 5), slice(20, 24)), (slice(0, 19), slice(12, 13), slice(0, 1))]:
+        part = resampling(channel, (19, 13, 24), THICK, ISOTROPIC, window=window)
+        torch.testing.assert_close(part, whole[window], rtol=0, atol=1e-5)
+
+
+def test_what_is_asked_for_in_other_words_is_left_to_nnunet() -> None:
+    assert find_resampling("resample_data_or_seg_to_shape", {"is_seg": False, "order": 1}) == Splines(order=1)
+    assert find_resampling("resample_torch_fornnunet", {"force_separate_z": False}) is resample_trilinearly
+    assert find_resampling("resample_torch_fornnunet", {}) is None  # thick slices are treated apart
+    assert find_resampling("resample_data_or_seg_to_shape", {"order": 2}) is None
+    assert find_resampling("resample_data_or_seg_to_shape", {"is_seg": True}) is None
+    assert find_resampling("of_my_own", {}) is None

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 
-from lesionclick.petct.rules import RulesActed, apply_rules
+from lesionclick.images import Grid, Volume
+from lesionclick.petct.rules import RulesActed, apply_rules, is_negligible
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
+from lesionclick.prompts.spec import Gate
 
 SPACING = (3.0, 4.0, 4.0)
+OUTSIDE = [[0, n, 0] for n in range(5)]
+"""Background clicks where the network sees no lesion; the challenge has as many of them as tumour clicks."""
 
 
 def _apply(lesion_logit, tumor_zyx=(), background_zyx=(), rules="clicks"):
@@ -128,24 +132,24 @@ def test_clicks_at_corners_stay_inside():
 def test_a_further_click_deep_in_the_mask_draws_the_rim_towards_it():
     logit = 2 * _ball((28, 24, 24), (14, 12, 12), 40.0)  # 5.3 at 24 mm from the centre
     centre, further = [14, 12, 12], [14, 12, 18]  # 24 mm apart
-    mask, acted = _apply(logit, [centre, further], rules="challenge")
+    mask, acted = _apply(logit, [centre, further], OUTSIDE[:2], "challenge")
     before = logit > 0
     assert mask[tuple(centre)]
     assert mask[tuple(further)]
     assert (before & ~mask)[:, :, 18:].any()
     assert not (before & ~mask)[:, :, :12].any()
     assert (mask & ~before).sum() < 0.2 * (before & ~mask).sum()
-    assert acted == RulesActed(tumor=2)
+    assert acted == RulesActed(tumor=2, background=2)
 
 
 def test_only_further_clicks_of_the_challenge_are_rims():
     logit = 2 * _ball()
     points = [[12, 12, 12], [12, 12, 15]]
     np.testing.assert_array_equal(_apply(logit, points, rules="clicks")[0], logit > 0)
-    np.testing.assert_array_equal(_apply(logit, points[:1], rules="challenge")[0], logit > 0)
+    np.testing.assert_array_equal(_apply(logit, points[:1], OUTSIDE[:1], "challenge")[0], logit > 0)
     again = points[:1] * 2  # the centre, clicked twice
-    np.testing.assert_array_equal(_apply(logit, again, rules="challenge")[0], logit > 0)
-    assert not np.array_equal(_apply(logit, points, rules="challenge")[0], logit > 0)
+    np.testing.assert_array_equal(_apply(logit, again, OUTSIDE[:2], "challenge")[0], logit > 0)
+    assert not np.array_equal(_apply(logit, points, OUTSIDE[:2], "challenge")[0], logit > 0)
 
 
 def _two_lesions():
@@ -159,7 +163,7 @@ def _two_lesions():
 def test_a_second_round_of_clicks_tells_that_all_lesions_are_marked(clicks, removed):
     logit = _two_lesions()
     points = [[4, 4, 6], [2, 2, 2], [7, 7, 11], [7, 2, 5]][:clicks]
-    mask, acted = _apply(logit, points, rules="challenge")
+    mask, acted = _apply(logit, points, OUTSIDE[:clicks], "challenge")
     assert acted.removed == removed
     assert mask[4, 4, 20] == (not removed)
     assert mask[2:8, 2:8, 2:12].all()
@@ -173,9 +177,72 @@ def test_first_clicks_and_repeated_ones_do_not_tell_that_all_lesions_are_marked(
     logit[0, 0, 28] = 1.0
     once_each = [[4, 4, 6], [4, 4, 20]]
     for points in (once_each, once_each[:1] * 5):
-        assert _apply(logit, points, rules="challenge")[0][0, 0, 28]
+        assert _apply(logit, points, OUTSIDE[: len(points)], "challenge")[0][0, 0, 28]
+
+
+def test_with_more_clicks_of_one_kind_than_of_the_other_they_are_not_the_challenges():
+    logit = _two_lesions()
+    points = [[4, 4, 6], [2, 2, 2], [7, 7, 11], [7, 2, 5]]
+    assert _apply(logit, points, OUTSIDE[:4], "challenge")[1].removed == 1
+    for background in (OUTSIDE[:3], OUTSIDE[:5], []):
+        assert _apply(logit, points, background, "challenge")[1].removed == 0
+    deep = 2 * _ball()
+    np.testing.assert_array_equal(_apply(deep, [[12, 12, 12], [12, 12, 15]], rules="challenge")[0], deep > 0)
+
+
+def test_strokes_are_no_rims_and_do_not_tell_that_all_lesions_are_marked():
+    logit = 4 * _two_lesions()
+    stroke = [[4, 4, x] for x in range(2, 8)] + [[4, 5, x] for x in range(7, 12)]
+    background = [[0, 9, x] for x in range(11)]
+    assert _apply(logit, stroke[:10], background[:10], "challenge")[1].removed == 1  # ten are clicks
+    mask, acted = _apply(logit, stroke, background, "challenge")
+    np.testing.assert_array_equal(mask, logit > 0)
+    assert acted == RulesActed(tumor=11, background=11)
+
+
+def test_lesions_with_a_stroke_are_marked_when_clicks_say_that_all_are():
+    logit = np.full((10, 10, 60), -1.0, dtype=np.float32)
+    logit[2:8, 2:8, 2:12] = logit[4, 4, 20:32] = logit[4, 4, 50] = 1.0
+    clicks, stroke = [[4, 4, 6], [2, 2, 2], [7, 7, 11]], [[4, 4, x] for x in range(20, 32)]
+    mask, acted = _apply(logit, clicks + stroke, [[0, 0, x] for x in range(45, 60)], "challenge")
+    assert acted.removed == 1
+    assert mask[4, 4, 20:32].all()
+    assert not mask[4, 4, 50]
+
+
+def test_four_hundred_points_have_the_last_word():
+    rng = np.random.default_rng(0)
+    logit = (10 * rng.normal(size=(40, 60, 60))).astype(np.float32)
+    rows = np.array([[z, 10 + n, 5 + n] for z in (4, 12, 20, 28) for n in range(50)])
+    tumor, background = rows, rows + np.array([0, 0, 4])
+    mask, acted = _apply(logit, tumor, background, "challenge")
+    assert mask[tuple(tumor.T)].all()
+    assert not mask[tuple(background.T)].any()
+    assert (acted.tumor, acted.background, acted.removed) == (200, 200, 0)
 
 
 def test_what_was_done_is_told_in_a_line():
     told = str(RulesActed(tumor=7, background=5, corrected_tumor=3, corrected_background=2, removed=4))
     assert [int(word) for word in told.replace(",", " ").split() if word.isdigit()] == [3, 7, 2, 5, 4]
+
+
+@pytest.mark.parametrize(
+    ("below_ml", "below_suv", "negligible"),
+    [(0.1, 4.0, True), (0.096, 4.0, False), (0.1, 3.5, False), (0.05, 9.0, False)],
+)
+def test_a_mask_that_is_small_and_weak_is_negligible(below_ml: float, below_suv: float, negligible: bool):
+    grid = Grid((12, 12, 12), (4.0, 4.0, 3.0))
+    mask, suv = np.zeros(grid.shape_zyx, dtype=bool), np.full(grid.shape_zyx, 9.0, dtype=np.float32)
+    mask[5, 5, 5] = mask[9, 9, 9] = True  # 2 x 0.048 ml
+    suv[mask] = 2.0, 3.5
+    assert is_negligible(mask, Volume(suv, grid), Gate(below_ml, below_suv)) == negligible
+
+
+def test_no_mask_is_not_negligible():
+    grid = Grid((4, 4, 4), (4.0, 4.0, 3.0))
+    nothing = np.zeros(grid.shape_zyx, dtype=bool)
+    assert not is_negligible(nothing, Volume(nothing.astype(np.float32), grid), Gate(10.0, 10.0))
+
+
+def test_an_emptied_mask_is_told():
+    assert "emptied" in str(RulesActed(emptied=True))

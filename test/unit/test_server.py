@@ -72,7 +72,14 @@ def test_health_is_503_until_the_models_are_loaded(started) -> None:
 def test_a_case_gives_201_and_the_paths_of_its_masks(started) -> None:
     answer = ready(started, lambda: DONE).post("/invoke")
     assert answer.status_code == 201
-    acted = {"tumor": 2, "background": 1, "corrected_tumor": 1, "corrected_background": 0, "removed": 3}
+    acted = {
+        "tumor": 2,
+        "background": 1,
+        "corrected_tumor": 1,
+        "corrected_background": 0,
+        "removed": 3,
+        "emptied": False,
+    }
     masks = ["/output/images/a/1.mha", "/output/images/b/2.mha"]
     assert answer.json() == {"masks": masks, "rules": acted, "seconds": {"predict": 1.235}}
 

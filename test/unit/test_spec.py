@@ -1,13 +1,12 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lesionclick.errors import ModelError
 from lesionclick.prompts.encodings import Ball, Fields, Gaussian, LesionPair
-from lesionclick.prompts.spec import OFFICIAL_BASELINE, Prediction, PromptSpec
-
-SECOND_PLACE = PromptSpec(Ball(radius=2.0), align="corner")
+from lesionclick.prompts.spec import OFFICIAL_BASELINE, SECOND_PLACE, Calibration, Gate, Prediction, PromptSpec
 
 FIRST_FORM = {
     "encoding": "fields",
@@ -53,6 +52,7 @@ def changed(spec: PromptSpec, **changes: Any) -> dict[str, Any]:
         PromptSpec(Fields(6.0), prediction=Prediction((0, 2), survey=True), rules="challenge"),
         PromptSpec(Fields(1.5, "voxel", far_mm=20.0, cutoff_mm=60.0), rules="none"),
         PromptSpec(LesionPair(10.0, mask_mm=9.0)),
+        PromptSpec(Ball(3.0), calibration=Calibration(0.7, -3.5), gate=Gate(2.0, 4.0)),
     ],
     ids=lambda spec: spec.encoding.name,
 )
@@ -69,6 +69,7 @@ def test_written_file_names_everything() -> None:
         "encoding": {"name": "fields", "radius": 6.0, "unit": "mm", "far_mm": 30.0, "cutoff_mm": 60.0},
         "stage": "network",
         "align": "centre",
+        "precision": "float32",
         "prediction": {"mirror_axes": [2], "survey": True},
         "rules": "challenge",
     }
@@ -123,6 +124,7 @@ def test_official_baseline_is_a_gaussian_of_three_voxels_on_the_image() -> None:
         ({"stage": "disk"}, "stage"),
         ({"stage": None}, "stage"),
         ({"align": "left"}, "align"),
+        ({"precision": "float8"}, "precision"),
         ({"rules": "all"}, "rules"),
         ({"prediction": [2]}, "prediction: expected an object"),
         ({"prediction__mirror_axes": [3]}, "prediction: mirror_axes"),
@@ -130,6 +132,12 @@ def test_official_baseline_is_a_gaussian_of_three_voxels_on_the_image() -> None:
         ({"prediction__mirror_axes": "xyz"}, "prediction: mirror_axes"),
         ({"prediction__survey": 1}, "prediction: survey"),
         ({"prediction__colour": "red"}, "prediction: unknown keys .'colour'"),
+        ({"calibration": 1.0}, "calibration: expected an object"),
+        ({"calibration": {"scale": 1.0}}, "calibration: missing keys .'shift'"),
+        ({"calibration": {"scale": 1.0, "shift": "0"}}, "calibration: shift must be a number"),
+        ({"calibration": {"scale": 0, "shift": 0}}, "calibration: scale must be above 0"),
+        ({"gate": {"below_ml": True, "below_suv": 3}}, "gate: below_ml must be a number"),
+        ({"gate": {"below_ml": 2, "below_suv": 3, "above": 1}}, "gate: unknown keys .'above'"),
         ({"readers": "challenge"}, "unknown keys .'readers'"),
         ({"colour": "red"}, "unknown keys .'colour'"),
     ],
@@ -219,3 +227,16 @@ class TestFirstForm:
     def test_file_without_what_it_needs_is_refused(self, key: str) -> None:
         with pytest.raises(ModelError, match=rf"missing keys \['{key}'\]"):
             read({other: value for other, value in FIRST_FORM.items() if other != key})
+
+
+def test_a_calibration_scales_the_logit_and_then_shifts_it() -> None:
+    logit = np.array([-1.0, 0.0, 0.5, 2.0], dtype=np.float32)
+    odds = np.exp(2 * logit - 1)
+    np.testing.assert_allclose(Calibration(2.0, -1.0).probability(logit), odds / (1 + odds), rtol=1e-6)
+    np.testing.assert_allclose(Calibration().probability(np.array([0.0, 100.0, -100.0])), [0.5, 1, 0], atol=1e-12)
+    assert Calibration().probability(logit).dtype == np.float32
+
+
+@pytest.mark.parametrize("key", ["calibration", "gate"])
+def test_what_changes_nothing_is_not_written(key: str) -> None:
+    assert key not in PromptSpec(Ball(3.0)).to_mapping()

@@ -1,5 +1,6 @@
 """Places to click next: worked out by hand on small images, and by sessions with networks that are easy to follow."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_folder import write_model_folder
+from scipy.special import expit
 
 from lesionclick.budget import Stopwatch
 from lesionclick.images import Grid, Volume
@@ -22,7 +24,7 @@ from lesionclick.petct.suggestions import (
 )
 from lesionclick.prompts.encodings import Ball
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
-from lesionclick.prompts.spec import PromptSpec
+from lesionclick.prompts.spec import Calibration, Gate, PromptSpec
 
 SHAPE = (40, 40, 60)
 SPACING = (4.0, 4.0, 4.0)
@@ -44,10 +46,13 @@ class Body:
         self.logit[cube(centre, half)] = logit
         self.suv[cube(centre, half)] = suv
 
-    def suggest(self, prompts: Prompts = Prompts(), spread: float = 0.0, **options: Any) -> tuple[Suggestion, ...]:  # noqa: B008
-        findings = Findings(self.logit > 0, self.logit, self.suv, SPACING)
-        logits = self.logit[tuple(findings.doubtful().T)]
-        return find_suggestions(findings, np.stack([logits - spread, logits + spread]), prompts, **options)
+    def suggest(self, prompts: Prompts = Prompts(), **options: Any) -> tuple[Suggestion, ...]:  # noqa: B008
+        findings = self.findings()
+        likely = findings.probability[tuple(findings.doubtful().T)]
+        return find_suggestions(findings, np.stack([likely, likely]), prompts, **options)
+
+    def findings(self) -> Findings:
+        return Findings(self.logit > 0, expit(self.logit), self.suv, SPACING)
 
 
 def inside(one: Suggestion, centre: tuple[int, int, int], half: int = 2) -> bool:
@@ -118,10 +123,10 @@ def test_views_that_differ_make_a_place_unsure() -> None:
     body = Body()
     body.add(FIRST, 3.0)
     body.add(THIRD, 3.0)
-    findings = Findings(body.logit > 0, body.logit, body.suv, SPACING)
+    findings = body.findings()
     voxels = findings.doubtful()
-    first_view = body.logit[tuple(voxels.T)]
-    other_view = np.where(voxels[:, 0] > 20, -3.0, first_view).astype(np.float32)
+    first_view = findings.probability[tuple(voxels.T)]
+    other_view = np.where(voxels[:, 0] > 20, 1 - first_view, first_view)
     one, other = find_suggestions(findings, np.stack([first_view, other_view]), Prompts())
     assert inside(one, THIRD)
     assert one.spread == pytest.approx(0.5 / (1 + np.exp(-3)) - 0.5 / (1 + np.exp(3)))
@@ -207,7 +212,7 @@ def test_only_tiles_that_hold_a_doubtful_voxel_are_computed(session: Any) -> Non
     everything = len(session.passes) // 2  # of one fold
     session.passes.clear()
     session._predictor.predict_views(Prompts(), np.array([[14, 14, 10]]), watch=Stopwatch())
-    # half overlapping tiles of 16 voxels: 3 x 2 x 2 of them hold the voxel; by two folds, and what is not mirrored is known
+    # half overlapping tiles of 16 voxels: 3 x 2 x 2 hold the voxel; by two folds, and what is not mirrored is known
     assert len(session.passes) == 2 * 3 * 12 < 2 * 3 * everything
 
 
@@ -227,3 +232,28 @@ def test_a_session_proposes_and_stays_as_it_was(session: Any) -> None:
     np.testing.assert_array_equal(session.segment().mask.array, before)
     session.add(found[0].kind, found[0].point_xyz)
     assert found[0].point_xyz not in [one.point_xyz for one in session.suggest()]
+
+
+def with_prompt(session: Any, **changes: Any) -> PetCtSession:
+    content = session.model.content
+    session.model.content = replace(content, prompt=replace(content.prompt, **changes))
+    return session  # type: ignore[no-any-return]
+
+
+def test_a_calibration_changes_how_sure_a_place_is_and_no_voxel_of_the_mask(session: Any) -> None:
+    before, plain = session.segment().mask.array, session.suggest()
+    unsure = with_prompt(session, calibration=Calibration(scale=0.25)).suggest()
+    np.testing.assert_array_equal(session.segment().mask.array, before)
+    assert max(one.spread for one in unsure) < min(one.spread for one in plain)
+
+
+def test_a_gate_empties_a_small_weak_mask_before_the_first_click_alone(session: Any) -> None:
+    volume_ml = float(session.segment().mask.array.sum()) * session.case.pet.grid.voxel_ml
+    gated = with_prompt(session, gate=Gate(volume_ml + 0.1, 20.0))
+    assert gated.segment().rules.emptied
+    assert not gated.segment().mask.array.any()
+    gated.add(BACKGROUND, (1, 1, 1))
+    assert gated.segment().mask.array.any()
+    gated.undo()
+    for gate in (Gate(volume_ml - 0.1, 20.0), Gate(volume_ml + 0.1, 11.0)):
+        assert with_prompt(session, gate=gate).segment().mask.array.any()

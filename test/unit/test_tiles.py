@@ -129,3 +129,24 @@ def test_flips_are_undone_and_averaged() -> None:
 def test_logits_that_are_not_finite_in_half_precision_are_refused(value: float) -> None:
     with pytest.raises(ModelError, match="not finite"):
         predict(lambda tile: torch.full_like(tile, value), torch.zeros(1, 5, 6, 9), PATCH)
+
+
+@pytest.mark.parametrize("at_once", [2, 5, 100])
+@pytest.mark.parametrize("axes", [(), (0, 2)])
+def test_tiles_that_are_computed_together_give_what_they_give_one_by_one(at_once: int, axes: tuple[int, ...]) -> None:
+    data = torch.rand(2, 13, 17, 23, generator=torch.Generator().manual_seed(1))
+    network = Counted(torch.nn.Conv3d(2, 3, 3, padding=1))
+    single = predict(network, data, PATCH, mirror_axes=axes)
+    tiles, network.tiles = len(network.tiles) // 2 ** len(axes), []
+    together = predict(network, data, PATCH, mirror_axes=axes, at_once=at_once)
+    torch.testing.assert_close(together, single, rtol=2e-3, atol=1e-3)
+    assert len(network.tiles) == -(-tiles // at_once) * 2 ** len(axes)
+    assert {tile.shape for tile in network.tiles} == {(at_once, 2, *PATCH)}  # one shape, filled up in the end
+
+
+def test_together_or_not_the_prediction_ends_when_the_time_is_over() -> None:
+    network, asked = Counted(two_channels), iter([True, True, False])
+    logits = predict(network, torch.rand(1, 4, 6, 40), PATCH, at_once=2, go_on=lambda: next(asked))
+    # tiles of 8 voxels start at 0, 4, ..., 32; four of the nine are computed
+    assert logits[..., :20].isfinite().all()
+    assert logits[..., 20:].isnan().all()

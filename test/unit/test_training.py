@@ -6,6 +6,7 @@ import SimpleITK as sitk
 import torch
 
 from lesionclick.prompts.encodings import Ball
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes
 from lesionclick.prompts.spec import PromptSpec
 from lesionclick.training import augmentation
 from lesionclick.training.augmentation import MOST_CLICKS, AppendClicks, MisalignCT
@@ -41,7 +42,10 @@ def test_clicks_are_appended_and_images_kept():
     torch.testing.assert_close(image[:2], patch["image"])
 
 
-def test_tumour_clicks_lie_in_the_tumour_and_background_clicks_outside():
+@pytest.mark.parametrize("strokes", [0.0, 1.0])
+def test_tumour_points_lie_in_the_tumour_and_background_points_outside(monkeypatch, strokes):
+    monkeypatch.setattr(augmentation, "STROKES_SHARE", strokes)
+    monkeypatch.setattr(augmentation, "DENSE_SHARE", 0.0)
     label = _patch()["segmentation"][0] > 0
     seen = np.zeros(2, dtype=int)
     for seed in range(40):
@@ -49,16 +53,19 @@ def test_tumour_clicks_lie_in_the_tumour_and_background_clicks_outside():
         assert not (tumour & ~label).any()
         assert not (background & label).any()
         seen += int(tumour.any()), int(background.any())
-    assert (seen > 20).all()
-    assert seen.min() < 40  # some patches get no click
+    assert (seen > 10).all()
+    assert seen.min() < 40  # some patches get no click, or strokes of one kind alone
 
 
-def test_a_patch_without_tumour_gets_no_tumour_click():
+@pytest.mark.parametrize("strokes", [0.0, 1.0])
+def test_a_patch_without_tumour_gets_no_tumour_point(monkeypatch, strokes):
+    monkeypatch.setattr(augmentation, "STROKES_SHARE", strokes)
     for seed in range(20):
         assert not _append(_patch(tumour=False), seed)[2].any()
 
 
-def test_the_number_of_clicks_varies_from_none_to_ten():
+def test_the_number_of_clicks_varies_from_none_to_ten(monkeypatch):
+    monkeypatch.setattr(augmentation, "STROKES_SHARE", 0.0)
     # a ball of radius 1 is one voxel, so that a channel holds as many as were clicked
     dots = Ball(radius=1.0)
     counts = [int((_append(_patch(), seed, dots, jitter_voxels=0.0)[2] == 1).sum()) for seed in range(80)]
@@ -69,6 +76,7 @@ def test_the_number_of_clicks_varies_from_none_to_ten():
 def test_clicked_and_missed_lesions_stand_side_by_side(monkeypatch):
     patch = _patch()
     patch["segmentation"][0, 14:18, 4:8, 4:8] = 1
+    monkeypatch.setattr(augmentation, "STROKES_SHARE", 0.0)
     monkeypatch.setattr(augmentation, "CORRECTIVE_SHARE", 0.0)
     monkeypatch.setattr(augmentation, "WHOLE_CASE_SHARE", 1.0)
     both = one = 0
@@ -79,6 +87,53 @@ def test_clicked_and_missed_lesions_stand_side_by_side(monkeypatch):
         one += sum(clicked) == 1 and int(tumour.sum()) > 1  # further clicks went to the one that is shown
     assert both > 10
     assert one > 5
+
+
+def test_strokes_lie_in_one_slice_and_move_as_a_whole(monkeypatch):
+    monkeypatch.setattr(augmentation, "STROKES_SHARE", 1.0)
+    given = []
+
+    class Recorded(Ball):
+        def encode(self, prompts, *args, **options):
+            given.append(prompts)
+            return super().encode(prompts, *args, **options)
+
+    for seed in range(60):
+        _append(_patch(), seed, Recorded(radius=2.0))
+    whole = [prompts.indices_zyx(kind) for prompts in given for kind in (TUMOR, BACKGROUND) if prompts.of(kind)]
+    assert len(whole) > 60
+    for points in whole:
+        # no two strokes were moved alike, and there are at most five
+        heights = np.unique(points[:, 0])
+        assert len(heights) <= 5
+        for z in heights:
+            stroke = points[points[:, 0] == z]
+            halves = 2 * (stroke - stroke[0])  # between neighbours there may be a point
+            np.testing.assert_allclose(halves, np.rint(halves), atol=1e-9)
+    # in this small patch too, some are long enough to be told from clicks
+    assert any(are_in_strokes(points, SPACING).any() for points in whole)
+
+
+def test_the_share_of_the_samples_with_strokes(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(AppendClicks, "_draw_strokes", lambda *_: drawn.append(1) or Prompts())
+    monkeypatch.setattr(AppendClicks, "_click", lambda *_: Prompts())
+    for seed in range(400):
+        _append(_patch(), seed)
+    assert 0.1 < len(drawn) / 400 < 0.2
+
+
+def test_points_between_neighbours_make_a_stroke_dense():
+    row = np.array([[3.2, 5.0, 6.0], [3.2, 5.0, 7.0], [3.2, 6.0, 8.0]])  # the last touches at a corner
+    dense = augmentation._between(row)
+    assert sorted(dense.tolist()) == [
+        [3.2, 5.0, 6.0],
+        [3.2, 5.0, 6.5],
+        [3.2, 5.0, 7.0],
+        [3.2, 5.5, 7.5],
+        [3.2, 6.0, 8.0],
+    ]
+    np.testing.assert_array_equal(augmentation._between(row[:1]), row[:1])
 
 
 def test_organs_beside_the_lesions_change_no_click():

@@ -10,7 +10,7 @@ from nnunetv2.training.dataloading import nnunet_dataset
 
 from lesionclick.training import augmentation
 from lesionclick.training.augmentation import LightAugmentation, OnlyLesions, WeighLesions
-from lesionclick.training.losses import CE_WEIGHT, LEVEL_WEIGHTS, ORGAN_WEIGHT, LesionLoss
+from lesionclick.training.losses import CE_WEIGHT, EMPTY_VOXELS, LEVEL_WEIGHTS, ORGAN_WEIGHT, LesionLoss
 from lesionclick.training.places import LISTED_PLACES, LISTED_VOXELS, OFF_CENTRE, list_places
 
 SPACING = (3.27, 4.0, 4.0)
@@ -45,10 +45,20 @@ def test_without_lesions_there_is_the_cross_entropy_alone():
     assert loss == pytest.approx(CE_WEIGHT * np.log1p(np.exp(2)), rel=1e-5)
 
 
-def test_a_missed_lesion_costs_its_weight():
+def test_a_strict_loss_counts_what_is_found_where_there_is_nothing():
+    loss = LesionLoss(4.0)
+    lenient = loss(_outputs(0.0), _targets(0)).item()
+    loss.strictness = 0.5
+    # half the probability on 8 voxels, and on the one at half resolution, which stands for eight
+    assert loss(_outputs(0.0), _targets(0)).item() - lenient == pytest.approx(0.5 * 4 / (4 + EMPTY_VOXELS), rel=1e-4)
+
+
+def test_a_missed_lesion_costs_its_weight_and_less_of_it_as_the_loss_gets_strict():
     loss = LesionLoss(4.0)
     once, thrice = (loss(_outputs(-8.0), _targets(1, weight)).item() for weight in (1, 3))
     assert thrice - once == pytest.approx(2 * CE_WEIGHT * np.log1p(np.exp(8)), rel=1e-5)
+    loss.strictness = 0.75
+    assert loss(_outputs(-8.0), _targets(1, 3)).item() - once == pytest.approx((thrice - once) / 4, rel=1e-5)
 
 
 def test_organs_cost_where_they_are_known_alone():
@@ -76,11 +86,11 @@ def test_organs_are_taken_out_of_the_labels():
     assert OnlyLesions()(segmentation=label)["segmentation"].flatten().tolist() == [0, 0, 1, 0, 0]
 
 
-def _light(seed, size=20):
-    """CT and label both count the voxels along x from the middle of the patch."""
+def _light(seed, size=20, inside=1):
+    """CT and PET count the voxels along x from the middle of the patch; there lies what has the label `inside`."""
     x = torch.arange(size) - (size - 1) / 2
     image = (10 * x).expand(2, size, size, size).clone()
-    label = (x.abs() < 4).to(torch.int16).expand(1, size, size, size).clone()
+    label = (inside * (x.abs() < 4)).to(torch.int16).expand(1, size, size, size).clone()
     np.random.seed(seed)
     torch.manual_seed(seed)
     return LightAugmentation((16, 16, 16), (4.0, 4.0, 4.0))(image=image, segmentation=label)
@@ -109,6 +119,17 @@ def test_light_augmentation_changes_the_gain_of_the_pet_alone(monkeypatch):
     gains = image[1] / image[0]
     assert gains.std() < 1e-5
     assert abs(gains.mean() - 1) > 1e-3
+
+
+@pytest.mark.parametrize(("inside", "own"), [(1, False), (5, True)])
+def test_organs_get_a_gain_of_their_own_and_lesions_do_not(monkeypatch, inside, own):
+    for name, value in {"NOISE": (0.0, 0.0), "GAIN_SPREAD": 0.0, "ORGAN_SHARE": 1.0, "ZOOM_SHARE": 0.0}.items():
+        monkeypatch.setattr(augmentation, name, value)
+    ct, pet = _light(1, inside=inside)["image"]
+    gains, x = pet / ct, ct.abs() / 10
+    assert gains[x > 5].sub(1).abs().max() < 1e-6
+    assert gains[x < 3].std() < 1e-6
+    assert (abs(gains[x < 3].mean() - 1) > 0.01) == own
 
 
 def test_patches_lie_on_lesions_hot_uptake_and_the_body(tmp_path, monkeypatch):

@@ -98,6 +98,8 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
     """Share of the training time after which the network gets clicks."""
     UNCLICKED_SHARE = 0.4
     """Share of the samples that get none afterwards, beside those that `AppendClicks` leaves without."""
+    STRICT_FROM = 0.7
+    """Share of the training time after which the loss is as strict as it gets."""
 
     def initialize(self) -> None:
         """Give the network its outputs for organs."""
@@ -133,6 +135,7 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Withhold the clicks of all samples in the first part of the training, then of some."""
+        self.loss.strictness = min(self.share / self.STRICT_FROM, 1.0)
         share = 1.0 if self.share < self.CLICKS_FROM else self.UNCLICKED_SHARE
         without = torch.rand(len(batch["data"])) < share
         batch["data"][without, self.num_input_channels :] = 0

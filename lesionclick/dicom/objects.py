@@ -1,0 +1,72 @@
+"""What the DICOM objects that are written have in common."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.config import disable_value_validation
+
+from lesionclick.images import unwritable
+
+MAKER = "lesionclick"
+"""What the objects name as their manufacturer, model and algorithm."""
+
+SERIES_NUMBER = 300
+"""Number of the series of segmentations, by which viewers sort: above those of scanners. Reports have the next."""
+
+
+_MAY_BE_EMPTY = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+)
+"""What an object takes over from its sources: DICOM wants it, but empty where it is unknown."""
+
+
+def sources(slices: Sequence[Dataset]) -> list[Dataset]:
+    """Return slices to derive an object from, with what de-identification has removed from them as empty."""
+    first = Dataset(slices[0])
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in first:
+            setattr(first, keyword, "")
+    return [first, *slices[1:]]
+
+
+@contextmanager
+def without_checks_of_the_source() -> Iterator[None]:
+    """Hand on without a word what the source's header breaks, such as the length of an identifier or a name's form."""
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def save(dataset: Dataset, path: Path) -> Path:
+    """Write a DICOM file that any user can read; it appears whole or not at all. Return its path.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        dataset.save_as(temporary)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,147 @@
+"""A PET/CT study in DICOM files: its series chosen, converted to a case, and kept for what is written back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.misc import is_dicom as is_dicom_file
+
+from lesionclick.dicom.attributes import attribute, source, text
+from lesionclick.dicom.series import IMAGES, Series, describe, find_series
+from lesionclick.dicom.suv import suv_factor
+from lesionclick.errors import InputError
+from lesionclick.grand_challenge.click_files import write_clicks
+from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
+from lesionclick.images import Volume, unwritable
+from lesionclick.petct.case import PetCtCase
+
+AIR_HU = -1024.0
+"""Scanners fill what lies outside their field of view with less than air."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A PET/CT study.
+
+    Attributes
+    ----------
+    case
+        CT in HU and PET in SUVbw, both on the PET's grid, without prompts.
+    pet, ct
+        The series that it was made of.
+    """
+
+    case: PetCtCase
+    pet: Series
+    ct: Series
+
+
+def is_dicom(folder: Path) -> bool:
+    """Tell whether there is a DICOM file under a folder."""
+    return folder.is_dir() and any(path.is_file() and is_dicom_file(path) for path in folder.rglob("*"))
+
+
+def read_study(folder: Path, *, pet: str | None = None, ct: str | None = None) -> Study:
+    """Read the PET and the CT of a study and convert them to a case.
+
+    The CT is resampled to the PET linearly, with air outside.
+
+    Parameters
+    ----------
+    folder
+        Holds the files, in any order and in any folders below; others are passed over.
+    pet, ct
+        Number or UID of the series to take where there are several.
+
+    Raises
+    ------
+    InputError
+        If there is no PET or no CT in one frame of reference; there are several and none is chosen, which lists them;
+        slices are missing or mixed; or the header does not tell SUV safely.
+    """
+    found = find_series(folder)
+    pet_series = Series.sort(_choose(_of_kind(found, "PET"), pet, "PET", folder))
+    ct_series = Series.sort(_choose_ct(_of_kind(found, "CT"), ct, pet_series, folder))
+    suv = read_suv(pet_series)
+    hu = Volume(np.maximum(ct_series.read(), AIR_HU).astype(np.float32), ct_series.grid)
+    return Study(PetCtCase.from_images(ct=hu.to_image(), pet=suv.to_image()), pet_series, ct_series)
+
+
+def find_pet(folder: Path, *, pet: str | None = None) -> Series:
+    """Return the PET series of a study; parameters and errors as `read_study`."""
+    return Series.sort(_choose(_of_kind(find_series(folder), "PET"), pet, "PET", folder))
+
+
+def read_suv(pet: Series) -> Volume:
+    """Return a PET in SUVbw, float32; errors as `read_study`."""
+    factor = suv_factor(pet.slices)
+    return Volume((pet.read() * factor).astype(np.float32), pet.grid)
+
+
+def write_case(case: PetCtCase, folder: Path) -> None:
+    """Write a case as the platform lays it out; it appears whole or not at all.
+
+    Parameters
+    ----------
+    case
+        One that `read_study` made has no clicks.
+    folder
+        New case folder.
+
+    Raises
+    ------
+    InputError
+        If the folder exists, or cannot be written.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: expected a new folder to write, found one that exists")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            made = Path(temporary) / folder.name
+            for socket, volume in ((CT, case.ct), (PET, case.pet)):
+                place = made / socket.relative_path
+                place.mkdir(parents=True)
+                volume.write(place / f"{socket.slug}.mha")
+            write_clicks(made / LESION_CLICKS.relative_path, case.prompts)
+            made.rename(folder)
+    except OSError as error:
+        raise unwritable(folder.parent, error) from error
+
+
+def _of_kind(found: Mapping[str, Sequence[Dataset]], kind: str) -> dict[str, Sequence[Dataset]]:
+    return {uid: slices for uid, slices in found.items() if slices[0].SOPClassUID in IMAGES[kind]}
+
+
+def _choose_ct(
+    series: Mapping[str, Sequence[Dataset]], wanted: str | None, pet: Series, folder: Path
+) -> Sequence[Dataset]:
+    """Choose among the CTs in the PET's frame of reference, which alone lie in known places of it."""
+    frame = text(pet.slices[0], "FrameOfReferenceUID")
+    near = {uid: slices for uid, slices in series.items() if text(slices[0], "FrameOfReferenceUID") == frame}
+    if near and wanted is None:
+        return _choose(near, None, "CT", folder)
+    chosen = _choose(series, wanted, "CT", folder)
+    if (other := text(chosen[0], "FrameOfReferenceUID")) != frame:
+        raise InputError(
+            f"{source(chosen[0])}: expected a CT with the PET's {attribute('FrameOfReferenceUID')} {frame}, found "
+            f"{other or 'none'}: nothing tells how they lie to each other"
+        )
+    return chosen
+
+
+def _choose(series: Mapping[str, Sequence[Dataset]], wanted: str | None, kind: str, folder: Path) -> Sequence[Dataset]:
+    fitting = [
+        slices for uid, slices in series.items() if wanted is None or wanted in (uid, text(slices[0], "SeriesNumber"))
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = "".join(f"\n  {describe(slices)}" for slices in series.values()) or " none"
+    expected = f"one {kind} series" if wanted is None else f"one {kind} series with the number or UID {wanted}"
+    hint = f"; choose one with --{kind.lower()} NUMBER|UID" if len(series) > 1 else ""
+    raise InputError(f"{folder}: expected {expected}{hint}; found{':' if series else ''}{listed}")

@@ -1,0 +1,197 @@
+"""Runs read from what `lesionclick cohort`, `lesionclick replay` and the benchmarks leave, and written to one file.
+
+The file of results is JSON: ``{"runs": [...]}``. Each run has ``name``, ``task``, the texts of `Origin`, and ``cases``
+by name, each with ``group``, ``error`` and ``steps``: the values by number of the step and key of the measure. A value
+that is not defined is null.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+from lesionclick.errors import InputError
+from lesionclick.evaluation.expected import ScoreFile, read_scores
+from lesionclick.evaluation.measures import LESIONS, MEASURES, Scores
+from lesionclick.evaluation.records import CohortFolder, Record
+from lesionclick.evaluation.results.challenge import CHALLENGES
+from lesionclick.evaluation.results.runs import CaseFiles, CaseResult, Origin, RunResult, tracer_in
+from lesionclick.prompts.spec import TaskName
+
+RECORDS = "records"
+"""Folder of a cohort's records."""
+
+SCORES = "scores.json"
+"""Scores of a replay, below its output folder."""
+
+RESULTS = "results.json"
+"""What an evaluation leaves in its output folder."""
+
+Groups = Mapping[str, str]
+"""Group of each case by its name."""
+
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
+    """Read the runs that a folder or a file holds, one for each task and name.
+
+    Parameters
+    ----------
+    path
+        Output folder of `lesionclick cohort`, `replay` or `evaluate`, or a JSON file of results or scores.
+    groups
+        What the tables are split by. A case that is not there has the group that the file tells, else the tracer in its
+        name.
+
+    Raises
+    ------
+    InputError
+        If there is nothing of the kind, or it is broken.
+    """
+    name = path.name or path.resolve().name
+    if (path / RECORDS).is_dir():
+        runs = _read_records(path, name)
+    elif (path / SCORES).is_file():
+        runs = _from_scores(read_scores(path / SCORES), name)
+    elif path.is_file() or (path / RESULTS).is_file():
+        runs = _read_file(path if path.is_file() else path / RESULTS)
+    else:
+        wanted = f"a folder with {RECORDS}, {SCORES} or {RESULTS} in it, or a file of results"
+        raise InputError(f"{path}: expected {wanted}, found {'none of them' if path.exists() else 'nothing'}")
+    groups = groups or {}
+    return [
+        replace(run, cases=[replace(case, group=groups.get(case.name, case.group)) for case in run.cases])
+        for run in runs
+    ]
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """Read a table of two columns, with a head: the name of a case and its group, such as tracer or hospital.
+
+    Raises
+    ------
+    InputError
+        If it is no such table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            _, *rows = csv.reader(file)
+        return {case: group for case, group in rows}  # noqa: C416, since dict() would take longer rows apart
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a head and rows of case,group, found {error}") from error
+
+
+def write_runs(path: Path, runs: Sequence[RunResult]) -> None:
+    """Write runs as a file of results; it appears whole or not at all."""
+    content = [
+        {
+            "name": run.name,
+            "task": run.task,
+            **asdict(run.origin),
+            "cases": {
+                case.name: {
+                    "group": case.group,
+                    "error": case.error,
+                    "steps": {
+                        str(number): {key: None if math.isnan(value) else value for key, value in scores.items()}
+                        for number, scores in case.steps.items()
+                    },
+                }
+                for case in run.cases
+            },
+        }
+        for run in runs
+    ]
+    write_text(path, json.dumps({"runs": content}, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, which appears whole or not at all."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_file(path: Path) -> list[RunResult]:
+    try:
+        content = json.loads(path.read_bytes())
+        if "runs" not in content:
+            return _from_scores(read_scores(path), path.stem)
+        return [_run_of(entry) for entry in content["runs"]]
+    except _BROKEN as error:
+        raise InputError(f"{path}: expected a JSON file of results, found {_reason(error)}") from error
+
+
+def _run_of(entry: Mapping[str, Any]) -> RunResult:
+    if entry["task"] not in CHALLENGES:
+        raise ValueError(f"unknown task {entry['task']!r}")
+    cases = [
+        CaseResult(name, case["group"], _steps_of(case["steps"]), case["error"])
+        for name, case in sorted(entry["cases"].items())
+    ]
+    origin = Origin(**{field.name: str(entry[field.name]) for field in fields(Origin)})
+    return RunResult(entry["name"], entry["task"], cases, origin)
+
+
+def _steps_of(steps: Mapping[str, Mapping[str, float | None]]) -> dict[int, Scores]:
+    return {int(number): _scores_of(values) for number, values in steps.items()}
+
+
+def _scores_of(values: Mapping[str, float | None]) -> Scores:
+    unknown = sorted(set(values) - set(MEASURES))
+    if unknown:
+        raise ValueError(f"unknown measure {unknown[0]!r}")
+    return Scores({key: math.nan if value is None else float(value) for key, value in values.items()})
+
+
+def _from_scores(scores: ScoreFile, name: str) -> list[RunResult]:
+    by_task: dict[TaskName, list[CaseResult]] = {}
+    for case, rows in sorted(scores.items()):
+        steps = _steps_of(rows)
+        task: TaskName = "task2" if any(LESIONS[0].key in row for row in steps.values()) else "task1"
+        by_task.setdefault(task, []).append(CaseResult(case, tracer_in(case), steps))
+    return [RunResult(name, task, cases) for task, cases in by_task.items()]
+
+
+def _read_records(path: Path, name: str) -> list[RunResult]:
+    folder = CohortFolder(path)
+    records = list(folder.records())
+    if not records:
+        raise InputError(f"{path / RECORDS}: expected records of cases, found none")
+    tasks = [task for task in CHALLENGES if any(record.task == task for record in records)] or ["task1"]
+    runs = []
+    for task in tasks:
+        # A case whose folder could not be opened tells no task; it is shown with the first one.
+        own = [record for record in records if (record.task or tasks[0]) == task]
+        model = ", ".join(sorted({record.model for record in own if record.model}))
+        runs.append(RunResult(name, task, [_case_of(record, task, folder) for record in own], Origin(model=model)))
+    return runs
+
+
+def _case_of(record: Record, task: TaskName, folder: CohortFolder) -> CaseResult:
+    # A job that sees all clicks of its case is what the challenge's last step is.
+    steps = {CHALLENGES[task].steps[-1] if step.step is None else step.step: step for step in record.steps}
+    masks = {
+        number: {slug: folder.folder / path for slug, path in step.masks.items()} for number, step in steps.items()
+    }
+    try:
+        scores = {number: _scores_of(step.scores) for number, step in steps.items() if step.scores is not None}
+    except ValueError as problem:
+        path = folder.record_path(record.case)
+        raise InputError(f"{path}: expected measures that are known, found {problem}") from problem
+    labels = {slug: Path(path) for slug, path in record.labels.items()}
+    error = f"{record.error.type}: {record.error.message}" if record.error else None
+    files = CaseFiles(Path(record.path), labels, masks) if masks and labels else None
+    return CaseResult(record.case, tracer_in(record.case), scores, error, files)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

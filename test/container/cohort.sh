@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# A cohort of the sample cases on a scheduler and two workers, each in a container of the image that ./build.sh --worker
+# makes, compared with a run in this process. The containers share one network namespace without a network.
+# Takes CONTAINER_ENGINE and IMAGE, as build.sh does. Masks, records and logs go to out/cohort-container.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. test/environment.sh
+IMAGE=${IMAGE:-lesionclick:worker}
+out=$PWD/out/cohort-container
+name=lesionclick-cohort-$$
+
+require_engine
+setup
+rm -rf "$out"
+mkdir -p "$out/contained"
+chmod -R a+rwX "$out"
+finish() {
+  "$CONTAINER_ENGINE" rm --force --time 2 "$name-worker1" "$name-worker2" "$name" >/dev/null 2>&1 || true
+}
+trap finish EXIT
+
+# All containers see the cases, the labels and the folder of the results under the paths that this machine has.
+mounts=(-v "$PWD/test:$PWD/test:ro" -v "$out:$out")
+limits=(--cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp --env OMP_NUM_THREADS=1)
+"$CONTAINER_ENGINE" run --detach --name "$name" --network none "${limits[@]}" "$IMAGE" \
+  dask scheduler --host 127.0.0.1 --port 8786 --no-dashboard >/dev/null
+for number in 1 2; do
+  "$CONTAINER_ENGINE" run --detach --name "$name-worker$number" --network "container:$name" "${limits[@]}" "${mounts[@]}" \
+    "$IMAGE" dask worker tcp://127.0.0.1:8786 --nthreads 1 --memory-limit 0 --no-dashboard --local-directory /tmp \
+    --name "worker$number" >/dev/null
+done
+stage "Cohort in containers"
+"$CONTAINER_ENGINE" run --rm --network "container:$name" "${limits[@]}" "${mounts[@]}" "$IMAGE" \
+  lesionclick.cli cohort "$PWD/test/input" --labels "$PWD/test/labels" --output "$out/contained" --steps 0,10 \
+  --scheduler tcp://127.0.0.1:8786
+for number in 1 2; do
+  "$CONTAINER_ENGINE" logs "$name-worker$number" >"$out/worker$number.log" 2>&1
+done
+stage "The same in processes"
+OMP_NUM_THREADS=1 "$python" -m lesionclick.cli cohort test/input --labels test/labels --output "$out/alone" \
+  --steps 0,10 --workers 1 --threads 1
+stage "Comparison"
+diff --recursive --brief "$out/contained/masks" "$out/alone/masks"
+echo "$(find "$out/contained/masks" -name '*.mha' | wc -l) masks of $(find "$out/contained/records" -name '*.json' | wc -l) cases: all equal"
