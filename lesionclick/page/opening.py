@@ -74,13 +74,11 @@ def default_output(paths: Sequence[Path]) -> Path:
 
 
 def _is_dicom(folder: Path) -> bool:
-    """Tell whether a folder holds a DICOM study; one without the files of a case is none where pydicom is missing."""
+    """Tell whether a folder holds a DICOM study; a case is told without the packages that read one."""
     if any((folder / name).exists() for name in ("inputs.json", "images")):
         return False
-    try:
-        from lesionclick.dicom.study import is_dicom
-    except ModuleNotFoundError:
-        return False
+    from lesionclick.dicom.study import is_dicom
+
     return is_dicom(folder)
 
 

@@ -17,7 +17,7 @@ from lesionclick.petct.session import PetCtSession
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 
 if TYPE_CHECKING:
-    from lesionclick.dicom.study import Series
+    from lesionclick.dicom.series import Series
 
 CLICKS = LESION_CLICKS.relative_path
 
@@ -90,16 +90,16 @@ class PetCtStudy:
         ]
 
     def save(self, folder: Path, answer: Answer) -> list[Path]:
-        """Write mask and table, and a DICOM segmentation where the case is a DICOM study."""
+        """Write mask and table, and a DICOM segmentation where the case is a DICOM study with a lesion."""
         mask = answer.masks["pet"]
         paths = [folder / "mask.mha", folder / "mask.nii.gz", folder / "lesions.csv"]
         mask.write(paths[0])
         mask.write(paths[1])
         paths[2].write_text(answer.csv, encoding="utf-8")
-        if self._pet_series is not None:
+        numbers = quantify(mask, self.scans["pet"]).numbers
+        if self._pet_series is not None and numbers.array.any():  # DICOM knows no segmentation without a segment
             from lesionclick.dicom.segmentation import write_segmentation
 
-            numbers = quantify(mask, self.scans["pet"]).numbers
             paths.append(write_segmentation(folder / "segmentation.dcm", numbers, self._pet_series))
         return paths
 

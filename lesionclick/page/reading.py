@@ -177,8 +177,10 @@ class Reading:
             return self._answer
 
     def save(self) -> list[Path]:
-        """Write the masks and tables of the final answer; see `Study.save`."""
-        answer = self.final_answer()
+        """Write clicks, masks and tables of the final answer, and return the files; see `Study.save`."""
+        with self._lock:
+            answer = self.final_answer()
+            self.records.write(self.study.click_files(self._history.present))
         return [*self.records.paths, *self.study.save(self.records.folder, answer)]
 
     def _change(self, step: Callable[[], object]) -> None:

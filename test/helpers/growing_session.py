@@ -1,4 +1,4 @@
-"""A session that needs no network: hot voxels and a ball around each tumour click are lesion, without those of background."""
+"""A session without a network: hot voxels are lesion, and a ball around each tumour click, none around the others."""
 
 import time
 from collections.abc import Iterator

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from helpers.served_page import wait_until
 from scipy import ndimage
+
+from helpers.served_page import wait_until
 
 DARK = 130
 """Brightest channel of a pixel that belongs to a hot voxel of an inverted grey map."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from helpers.growing_session import GrowingSession
 
+from helpers.growing_session import GrowingSession
 from lesionclick.images import Grid, Volume
 from lesionclick.page.access import Access
 from lesionclick.page.petct import PetCtStudy
@@ -95,7 +95,7 @@ def serving(reading: Reading) -> Iterator[Served]:
         reading.stop()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """Wait for what another thread or process does; fail where it takes longer."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.served_page import GRIDS, HOT_XYZ, Served, hot_case, make_reading, serving, wait_until
 from helpers.screen import dark_spots, wait_for
+from helpers.served_page import GRIDS, HOT_XYZ, Served, hot_case, make_reading, serving, wait_until
 
 IN_SLICES_OF_FIRST = ((0, 1), (0, 2), (0, 3))
 """Which of `HOT_XYZ` are seen in the axial, sagittal and coronal slices of the first."""

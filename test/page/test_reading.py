@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers.served_page import HOT_XYZ, TOKEN, hot_case, make_reading, serving, wait_until
 from helpers.screen import dark_spots, wait_for
+from helpers.served_page import HOT_XYZ, TOKEN, hot_case, make_reading, serving, wait_until
 
 from lesionclick.grand_challenge.click_files import read_clicks
 from lesionclick.images import Volume

@@ -92,7 +92,7 @@ class TestProjection:
         assert frame.values.max() == pet.array.max()
 
     def test_the_front_shows_the_right_side_on_the_left_and_a_quarter_turn_the_left_side(self) -> None:
-        """The hot voxel lies at the patient's far right, front and head of a grid that runs to the left, back and head."""
+        """The hot voxel lies at the patient's far right, front and head; the grid runs to the left, back and head."""
         grid = Grid((30, 20, 40), (4.0, 4.0, 4.0))
         pet = np.full(grid.shape_zyx, 0.5, np.float32)
         pet[38, 1, 1] = 9.0

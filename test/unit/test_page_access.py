@@ -1,4 +1,4 @@
-"""Nobody gets in without the token, under another name, from another site, with a path of their own, or with a large body."""
+"""Nobody gets in: without the token, by another name, from another site, with odd paths or a large body."""
 
 import http.client
 import threading

@@ -415,4 +415,4 @@ if (isPetCt) {
 showValues(rows[0], null);
 listen(onState, onLost);
 document.body.dataset.ready = "true";
-await projection?.load();
+projection?.load().catch(() => say("The projection is not complete: the server did not answer."));

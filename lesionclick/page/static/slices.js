@@ -78,15 +78,13 @@ export class SliceRow {
    */
   async load(layers) {
     await this.nv.attachToCanvas(this.canvas);
+    this.nv.setDrawColormap(labelMap());
     this.nv.setCustomLayout(ORDER.map((sliceType, n) => ({ sliceType, position: [n / 3, 0, 1 / 3, 1] })));
     for (const { url, colormap, range, opacity = 1 } of layers) {
       const image = await view(url, { opacity, _colormap: colormap });
       [image.cal_min, image.cal_max] = range;
       this.nv.addVolume(image);
-      this.nv.setColormap(image.id, colormap);
     }
-    this.nv.setInterpolation(false);
-    this.nv.setDrawColormap(labelMap());
     this.showMask(true);
     this.isReady = true;
     this.goTo(this.centre());
