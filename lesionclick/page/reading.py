@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 Listener = Callable[[], None]
 
+STOP_S = 10.0
+"""Most that `Reading.stop` waits for; a process that ends while PyTorch computes in a thread aborts."""
+
 
 class _OutdatedError(Exception):
     """The marks changed while the network was at work."""
@@ -67,10 +70,12 @@ class Reading:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop asking after the tile that is at work."""
+        """Stop asking after the tile that is at work, and wait for that."""
         with self._lock:
             self._stopped = True
             self._lock.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:

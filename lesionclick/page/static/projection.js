@@ -152,8 +152,8 @@ export class Projection {
     pen.lineWidth = 1;
     pen.beginPath();
     for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
-      pen.moveTo(x + 7 * dx, y + 7 * dy);
-      pen.lineTo(x + 22 * dx, y + 22 * dy);
+      pen.moveTo(x + 6 * dx, y + 6 * dy);
+      pen.lineTo(x + 14 * dx, y + 14 * dy);
     }
     pen.stroke();
   }
