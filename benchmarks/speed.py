@@ -1,57 +1,69 @@
-"""Seconds and memory of whole cases against nnU-Net's own predictor, side by side in one run; and of further clicks.
+"""Seconds and memory of whole cases, stage by stage and against nnU-Net's own predictor, all of it by one command.
 
-    python benchmarks/speed.py upstream --grid psma   # the official recipe: nnU-Net, ours, ours --exact
-    python benchmarks/speed.py session --grid fdg     # the embedded model: the first look, then click by click
-    python benchmarks/speed.py adaptive --count 4     # the same, mirrored: everywhere, or where it matters
+    python benchmarks/speed.py                              # the whole table, about an hour on two cores
+    python benchmarks/speed.py upstream --grid psma         # a part of it
+    python benchmarks/speed.py --grid tiny --slices 40      # try all of it in minutes; the figures mean nothing
 
-The case is a digital patient, padded with air to the challenge's grids. The official recipe has four channels (CT, PET
-and two heatmaps), voxels of 3 x 2.04 x 2.04 mm and no mirroring. Its network is small and trained for a minute on the
-case itself, so that its masks look like masks and not like noise. Upstream reads NIfTI files and predicts as
-`nnUNetv2_predict` does, with its worker processes; ours takes the case from the platform's layout. Each is a process of
-its own, timed from its start to its end, and its memory is that of all its processes together. Both use the GPU where
-there is one.
+- `machine`: products of matrices, and a tile of the embedded models, one by one or several at once.
+- `upstream`: the official recipe, with a small network and with the organisers'; nnU-Net, ours, ours `--exact`.
+- `embedded`: the embedded model of Task 1, a process from its start to its end.
+- `session`: the same, the first look and then click pair by click pair.
+- `scaling`: seconds by volume of the body, by number of clicks, and for Task 2 by number of lesions.
+- `memory`: 512 x 512 x 900 voxels with the four channels of the official recipe.
+
+The case is a drawn patient, padded with air to the challenge's grids. The official recipe has four channels (CT, PET
+and two heatmaps), voxels of 3 x 2.04 x 2.04 mm and no mirroring. The small network is trained for a minute on the case
+itself, so that its masks look like masks and not like noise; the organisers' has random weights. nnU-Net reads NIfTI
+files and predicts as `nnUNetv2_predict` does, with its worker processes; ours takes the case from the platform's
+layout. Each is a process of its own, timed from its start to its end, with the memory of all its processes together.
+All use the GPU where there is one. The limit of arithmetic is what the machine reaches in products of large matrices.
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
+from deadline import write_case as write_sphere
+from measuring import (
+    GRIDS,
+    ROOT,
+    SEED,
+    Run,
+    draw_case,
+    flops_per_second,
+    last_json,
+    print_table,
+    stack_channels,
+    tile_flops,
+    time_at_once,
+    train_on_case,
+    watch,
+    write_case,
+    write_official_folder,
+)
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "test"))
+from lesionclick.evaluation.measures import MaskPair, dice
+from lesionclick.evaluation.samples import phantom_visits
+from lesionclick.grand_challenge.click_files import write_clicks
+from lesionclick.images import Grid, Volume
+from lesionclick.longitudinal.case import LongitudinalCase
+from lesionclick.longitudinal.model import LongitudinalModel
+from lesionclick.longitudinal.session import LongitudinalSession
+from lesionclick.network.acceleration import Arithmetic
+from lesionclick.network.device import default_device
+from lesionclick.network.tiles import list_tiles
+from lesionclick.petct.case import PetCtCase
+from lesionclick.petct.model import PetCtModel
+from lesionclick.petct.session import PetCtSession
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 
-from helpers.model_folder import checkpoint_of, write_checkpoint, write_model_folder  # noqa: E402
-
-from lesionclick.evaluation.measures import MaskPair, dice  # noqa: E402
-from lesionclick.grand_challenge.click_files import write_clicks  # noqa: E402
-from lesionclick.images import Grid, Volume  # noqa: E402
-from lesionclick.network.model_folder import read_model_folder  # noqa: E402
-from lesionclick.network.preprocessing import preprocess  # noqa: E402
-from lesionclick.petct.case import PetCtCase  # noqa: E402
-from lesionclick.petct.model import PetCtModel  # noqa: E402
-from lesionclick.petct.session import PetCtSession  # noqa: E402
-from lesionclick.prompts.encodings import Gaussian  # noqa: E402
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts  # noqa: E402
-from lesionclick.prompts.spec import Prediction  # noqa: E402
-from lesionclick.simulation.patients import make_patient  # noqa: E402
-from lesionclick.simulation.readers import simulate  # noqa: E402
-
-GRIDS = {
-    "psma": Grid((168, 168, 326), (4.07, 4.07, 3.0)),
-    "fdg": Grid((400, 400, 326), (2.036, 2.036, 3.0)),
-}
-SEED = 5_000_000
-TILE = (64, 96, 96)
-SPACING_ZYX = (3.0, 2.04, 2.04)
-POLL_S = 0.2
+STAGES = ("load model", "read case", "preprocess", "predict", "resample prediction", "rules", "write")
+AT_ONCE = (1, 2, 4, 8)
 
 UPSTREAM = """
 import sys, torch
@@ -62,133 +74,105 @@ predictor.initialize_from_trained_model_folder(sys.argv[1], use_folds=None)
 predictor.predict_from_files(sys.argv[2], sys.argv[3], False, True, 1, 1)
 """
 
-
-def draw_case(grid: Grid) -> tuple[PetCtCase, Volume]:
-    """Return a patient with lesions and ten click pairs, padded with air to a grid, and the label."""
-    tracer = "psma" if grid is GRIDS["psma"] else "fdg"
-    patient = make_patient(SEED, tracer, lesions=8, spacing_xyz=grid.spacing_xyz, field_of_view=(0.0, 1.0))
-    volumes = []
-    for volume, outside in ((patient.ct, -1000.0), (patient.pet, 0.0), (patient.label, 0)):
-        array = np.full(grid.shape_zyx, outside, dtype=volume.array.dtype)
-        sizes = [min(a, b) for a, b in zip(array.shape, volume.array.shape, strict=True)]
-        target, source = (
-            tuple(slice((n - size) // 2, (n - size) // 2 + size) for n, size in zip(shape, sizes, strict=True))
-            for shape in (array.shape, volume.array.shape)
-        )
-        array[target] = volume.array[source]
-        volumes.append(Volume(array, grid))
-    ct, pet, label = volumes
-    tumor, background = simulate(label.array > 0, pet.array, np.random.default_rng(0))
-    prompts = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
-    return PetCtCase(Volume(ct.array.astype(np.float32), grid), pet, prompts), label
+OURS = """
+import json, sys, time
+from pathlib import Path
+from lesionclick.algorithm import Algorithm
+from lesionclick.tasks import TASKS
+case, output, model, exact, begin = sys.argv[1:]
+algorithm, first, tiles = Algorithm(Path(model) if model else None, exact=bool(exact)), [], []
+for network in algorithm.model(TASKS["task1"]).networks:
+    network.register_forward_pre_hook(lambda *_: first.append(time.monotonic()))
+    network.register_forward_hook(lambda _, inputs, __: tiles.append(len(inputs[0])))
+done = algorithm.handle(Path(case), Path(output))
+print(json.dumps({"first tile": first[0] - float(begin), "tiles": sum(tiles), "seconds": done.seconds}))
+"""
+"""What inference.py does with a case, and what it is seen to take."""
 
 
-def write_case(case: PetCtCase, folder: Path) -> None:
-    """Write a case in the platform's layout."""
-    for slug, volume in (("ct", case.ct), ("pet", case.pet)):
-        path = folder / "images" / slug / f"{slug}.mha"
-        path.parent.mkdir(parents=True)
-        volume.write(path)
-    write_clicks(folder / "lesion-clicks.json", case.prompts)
+def run_ours(case: Path, output: Path, model: Path | None = None, *, exact: bool = False) -> Run:
+    """Predict a case in a process of its own."""
+    arguments = [str(case), str(output), str(model or ""), "exact" * exact, str(time.monotonic())]
+    return watch([sys.executable, "-c", OURS, *arguments])
 
 
-def stack_channels(case: PetCtCase) -> np.ndarray:
-    """Return CT, PET and the two heatmaps of the official recipe, shape (4, z, y, x)."""
-    grid = case.pet.grid
-    heatmaps = Gaussian(radius=3.0).encode(case.prompts.on_grid(grid.shape_zyx), grid.shape_zyx, grid.spacing_zyx)
-    return np.concatenate([case.ct.array[None], case.pet.array[None], heatmaps.numpy()])
+def measure_machine() -> None:
+    """Print what the machine reaches, and what a tile takes."""
+    device = default_device()
+    print(f"## Machine: {device}, {torch.get_num_threads()} threads\n")
+    dtypes = (torch.float32, torch.bfloat16, torch.float16 if device.type == "cuda" else torch.float64)
+    rows = [(str(dtype).removeprefix("torch."), flops_per_second(dtype, device) / 1e9) for dtype in dtypes]
+    print_table(["products of matrices", "GFLOP/s"], rows)
+    print_table(["tiles at once", *map(str, AT_ONCE)], time_at_once(device, AT_ONCE))
 
 
-def write_trained_folder(folder: Path, case: PetCtCase, label: Volume, steps: int) -> None:
-    """Write a model folder of the official recipe whose small network is trained on the case for some steps."""
-    write_model_folder(folder, patch_size=TILE, spacing_zyx=SPACING_ZYX)
-    model = read_model_folder(folder, task="task1", n_images=2)
-    spacing = case.pet.grid.spacing_zyx
-    images = preprocess(model, stack_channels(case), spacing).images
-    truth = functional.interpolate(torch.from_numpy(label.array > 0).float()[None, None], images.shape[1:])[0, 0] > 0
-    network = model.networks[0].train()
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    rng = np.random.default_rng(0)
-    lesions = truth.nonzero().numpy()
-    for step in range(steps):
-        centre = rng.choice(lesions) if step % 2 else rng.integers(0, images.shape[1:])
-        low = [int(np.clip(c - n // 2, 0, m - n)) for c, n, m in zip(centre, TILE, images.shape[1:], strict=True)]
-        part = tuple(slice(a, a + n) for a, n in zip(low, TILE, strict=True))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = network(images[:, *part][None])
-        weight = torch.tensor([1.0, 10.0])
-        loss = functional.cross_entropy(logits.float(), truth[part][None].long(), weight)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    write_checkpoint(folder / "fold_0", {**checkpoint_of(folder), "network_weights": network.state_dict()})
-
-
-def watch(command: list[str]) -> tuple[float, float]:
-    """Run a command, and return its seconds and the peak memory of all its processes together, in GiB."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, memory_of_session(process.pid))
-        time.sleep(POLL_S)
-    if process.returncode != 0:
-        raise SystemExit(f"{command}: expected exit code 0, found {process.returncode}")
-    return time.perf_counter() - begin, peak / 2**30
-
-
-def memory_of_session(leader: int) -> int:
-    """Return the bytes that the processes of a session hold; what several share is divided among them."""
-    total = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(folder.name)) == leader:
-                lines = (folder / "smaps_rollup").read_text().splitlines()
-                total += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-        except (OSError, StopIteration):  # it has ended meanwhile
-            continue
-    return total
-
-
-def compare_with_upstream(grid: Grid, steps: int) -> None:
+def compare_with_upstream(grid: Grid, steps: int, *, small: bool) -> None:
     """Print a table of nnU-Net and ours on one case."""
+    device = default_device()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         case, label = draw_case(grid)
         write_case(case, work / "case")
-        write_trained_folder(work / "model", case, label, steps)
+        write_official_folder(work / "model", small=small)
+        if small:
+            train_on_case(work / "model", case, label, steps)
         (work / "channels").mkdir()
         for number, array in enumerate(stack_channels(case)):
             Volume(array, grid).write(work / "channels" / f"case_{number:04d}.nii.gz")
-        # the rules after the network would only blur the comparison of the networks' masks
-        spec = read_model_folder(work / "model", task="task1", n_images=2).prompt
-        (work / "model" / "prompt.json").write_text(spec.to_json().replace('"rules": "clicks"', '"rules": "none"'))
-        folders = ("--input", str(work / "case"), "--model", str(work / "model"))
-        ours = [sys.executable, str(ROOT / "inference.py"), *folders]
-        runs = {
-            "nnU-Net": [sys.executable, "-c", UPSTREAM, *(str(work / name) for name in ("model", "channels", "up"))],
-            "ours": [*ours, "--output", str(work / "fast")],
-            "ours, --exact": [*ours, "--exact", "--output", str(work / "exact")],
-        }
-        figures = {name: watch(command) for name, command in runs.items()}
-        ends = {"up": ".gz", "fast": ".mha", "exact": ".mha"}
-        arrays = [Volume.read(next((work / name).rglob(f"*{end}"))).array for name, end in ends.items()]
-    print(f"{'x'.join(map(str, grid.size_xyz))} voxels of {grid.spacing_xyz} mm, {torch.get_num_threads()} threads")
-    print(f"| | seconds | ratio | memory, GiB | DSC to nnU-Net's | voxels that differ |\n|{' --- |' * 6}")
-    for (name, (seconds, peak)), array in zip(figures.items(), arrays, strict=True):
-        same = dice([MaskPair(arrays[0], array, grid.spacing_zyx)])
-        different = int(np.count_nonzero(arrays[0] != array))
-        ratio = figures["nnU-Net"][0] / seconds
-        print(f"| {name} | {seconds:.1f} | {ratio:.2f} | {peak:.2f} | {same:.4f} | {different} |")
+        model = PetCtModel.load(work / "model", device=device)
+        patch = model.content.configuration.patch_size
+        flops = tile_flops(model.networks[0], 4, patch)
+        spacing = model.content.configuration.spacing
+        shape = [round(a / b * n) for a, b, n in zip(grid.spacing_zyx, spacing, grid.shape_zyx, strict=True)]
+        folders = [str(work / name) for name in ("model", "channels", "nnU-Net")]
+        runs = {"nnU-Net": watch([sys.executable, "-c", UPSTREAM, *folders])}
+        for exact in (False, True):
+            name = "ours, --exact" if exact else "ours"
+            runs[name] = run_ours(work / "case", work / name, work / "model", exact=exact)
+        masks = {name: Volume.read(next((work / name).rglob("*.[mn][hi]*"))).array for name in runs}
+    print(f"## {'x'.join(map(str, grid.size_xyz))} voxels, {'small' if small else 'official'} network\n")
+    print(f"{flops / 1e9:.0f} GFLOP a tile; nnU-Net has {len(list_tiles(shape, patch, 0.5))} tiles\n")
+    rows = []
+    for name, run in runs.items():
+        same = dice([MaskPair(masks["nnU-Net"], masks[name], grid.spacing_zyx)])
+        different = int(np.count_nonzero(masks["nnU-Net"] != masks[name]))
+        row = [name, run.seconds, runs["nnU-Net"].seconds / run.seconds, run.gib, f"{same:.4f}", different]
+        if name != "nnU-Net":
+            arithmetic = Arithmetic.choose(device, exact="exact" in name)
+            seen = last_json(run)
+            limit_s = flops * seen["tiles"] / flops_per_second(arithmetic.dtype, device)
+            row += [seen["tiles"], f"{limit_s / seen['seconds']['predict']:.0%}"]
+            row += [f"{seen['seconds'].get(stage, 0.0):.1f}" for stage in STAGES]
+        rows.append([*row, *[""] * (8 + len(STAGES) - len(row))])
+    head = ["", "seconds", "ratio", "memory, GiB", "DSC", "voxels that differ", "tiles", "of the limit"]
+    print_table([*head, *STAGES], rows)
 
 
-def time_session(grid: Grid, model_folder: Path | None, pairs: int) -> None:
+def time_embedded(grid: Grid) -> None:
+    """Print what the embedded model takes from the start of the process to its end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        case, _ = draw_case(grid)
+        write_case(PetCtCase(case.ct, case.pet), work / "case")
+        run = run_ours(work / "case", work / "out")
+    seen = last_json(run)
+    model = PetCtModel.load()
+    flops = tile_flops(model.networks[0], 7, model.content.configuration.patch_size)
+    limit_s = flops * seen["tiles"] / flops_per_second(model.arithmetic.dtype, model.device)
+    print(f"## {'x'.join(map(str, grid.size_xyz))} voxels, embedded model, no click\n")
+    rows: list[tuple[str, object]] = [("seconds", run.seconds), ("seconds to the first tile", seen["first tile"])]
+    rows += [(stage, seen["seconds"].get(stage, 0.0)) for stage in STAGES]
+    rows += [("tiles", seen["tiles"]), ("share of the limit", f"{limit_s / seen['seconds']['predict']:.0%}")]
+    print_table(["", ""], [*rows, ("memory, GiB", run.gib)])
+
+
+def time_session(grid: Grid, pairs: int) -> None:
     """Print the seconds of a session of the embedded model: the first look, and click pair by click pair."""
     case, _ = draw_case(grid)
     clicks = case.prompts
     case = PetCtCase(case.ct, case.pet)
     begin = time.perf_counter()
-    model = PetCtModel.load(model_folder)
+    model = PetCtModel.load()
     session = PetCtSession(model, case)
     rows = [("load", time.perf_counter() - begin, "")]
 
@@ -207,60 +191,90 @@ def time_session(grid: Grid, model_folder: Path | None, pairs: int) -> None:
     session.undo()
     measure("taken back", [""])
     begin = time.perf_counter()
-    PetCtSession(model, case).segment(session.prompts)
-    rows.append(("the same in a fresh session", time.perf_counter() - begin, ""))
-    print("| | seconds | stages |\n| --- | --- | --- |")
-    for name, seconds, stages in rows:
-        print(f"| {name} | {seconds:.2f} | {stages} |")
+    fresh = PetCtSession(model, case).segment(session.prompts)
+    same = np.array_equal(fresh.mask.array, session.segment().mask.array)
+    rows.append(("the same in a fresh session", time.perf_counter() - begin, f"same voxels: {same}"))
+    print(f"## {'x'.join(map(str, grid.size_xyz))} voxels, embedded model, a session\n")
+    print_table(["", "seconds", "stages"], rows)
 
 
-def compare_adaptive(model_folder: Path | None, count: int) -> None:
-    """Print how many passes it takes to mirror tiles only where the first pass is not sure, and what that changes."""
-    model = PetCtModel.load(model_folder)
-    prompt = replace(model.content.prompt, prediction=Prediction(mirror_axes=(0, 1, 2)), rules="none")
-    model.content = replace(model.content, prompt=prompt)
-    network, passes = model.networks[0], [0]
+def measure_scaling(grid: Grid) -> None:
+    """Print seconds by the volume of the body, the number of clicks, and the number of lesions of Task 2."""
+    print("## Scaling of the embedded models\n")
+    model = PetCtModel.load()
 
-    def counted(tile: torch.Tensor) -> torch.Tensor:
-        passes[0] += 1
-        return network(tile)
+    def stages(seconds: dict[str, float]) -> list[float]:
+        return [sum(seconds.values()), *(seconds.get(stage, 0.0) for stage in STAGES[2:6])]
 
-    model.networks = (counted,)  # type: ignore[assignment]
-    print(f"| patient | clicks | passes everywhere | where it matters | ratio | DSC |\n|{' --- |' * 6}")
-    for number in range(count):
-        tracer = "psma" if number % 2 else "fdg"
-        patient = make_patient(SEED + number, tracer, lesions=6, spacing_xyz=(4.07, 4.07, 3.0))
-        tumor, background = simulate(patient.label.array > 0, patient.pet.array, np.random.default_rng(number))
-        clicks = Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
-        for step in (0, 5):
-            masks, counts = [], []
-            for everywhere in (True, False):
-                model.arithmetic = replace(model.arithmetic, exact=everywhere)
-                case = PetCtCase(patient.ct, patient.pet, clicks.at_step(step))
-                passes[0] = 0
-                masks.append(PetCtSession(model, case).segment().mask.array)
-                counts.append(passes[0])
-            same = dice([MaskPair(*masks, patient.pet.grid.spacing_zyx)])
-            ratio = counts[0] / counts[1]
-            print(f"| {tracer} {SEED + number} | {2 * step} | {counts[0]} | {counts[1]} | {ratio:.1f} | {same:.4f} |")
+    def by_volume() -> Iterator[list[object]]:
+        for view in ((0.6, 0.8), (0.4, 0.9), (0.0, 1.0)):
+            case, _ = draw_case(grid, field_of_view=view)
+            litres = np.count_nonzero(case.ct.array > -500) * grid.voxel_ml / 1000
+            result = PetCtSession(model, case).segment(Prompts())
+            yield [f"{litres:.0f}", *stages(dict(result.seconds))]
+
+    def by_clicks() -> Iterator[list[object]]:
+        case, _ = draw_case(grid)
+        for step in (0, 1, 5, 10):
+            prompts = case.prompts.at_step(step)
+            result = PetCtSession(model, case).segment(prompts)
+            yield [len(prompts), *stages(dict(result.seconds))]
+
+    def by_lesions() -> Iterator[list[object]]:
+        longitudinal = LongitudinalModel.load()
+        for count in (1, 4, 16):
+            visits = phantom_visits(SEED, count, spacing_xyz=(4.0, 4.0, 6.0) if grid is GRIDS["tiny"] else (2, 2, 3))
+            session = LongitudinalSession(longitudinal, LongitudinalCase((visits.baseline,), (visits.followup,)))
+            seconds = session.segment().seconds
+            yield [len(visits.followup.points), seconds["registration"], seconds["lesions"]]
+
+    print_table(["body, l", "all", *STAGES[2:6]], by_volume())
+    print_table(["clicks", "all", *STAGES[2:6]], by_clicks())
+    print_table(["lesions with points (Task 2)", "registration", "lesions"], by_lesions())
+
+
+def measure_memory(slices: int) -> None:
+    """Print the peak memory of a large case with four channels."""
+    side = 512 if slices > 100 else 128
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        write_sphere(work / "case", (side, side, slices), (0.98, 0.98, 2.0))
+        points = np.random.default_rng(0).uniform(0.3, 0.7, (20, 3)) * (slices, side, side)
+        clicks = Prompts.from_indices(tumor_zyx=points[:10].astype(int), background_zyx=points[10:].astype(int))
+        write_clicks(work / "case" / "lesion-clicks.json", clicks)
+        write_official_folder(work / "model", small=True)
+        run = run_ours(work / "case", work / "out", work / "model")
+    print(f"## {side}x{side}x{slices} voxels, four channels: {run.seconds:.0f} s, {run.gib:.2f} GiB\n")
 
 
 def main() -> None:
     """Measure what the command line asks for."""
+    parts = ("all", "machine", "upstream", "embedded", "session", "scaling", "memory")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("upstream", "session", "adaptive"))
-    parser.add_argument("--grid", choices=GRIDS, default="psma")
-    parser.add_argument("--steps", type=int, default=120, help="upstream: training steps of the network")
+    parser.add_argument("what", choices=parts, nargs="?", default="all")
+    parser.add_argument("--grid", choices=GRIDS, help="default: those of the challenge")
+    parser.add_argument("--network", choices=("small", "official"), help="upstream: default both")
+    parser.add_argument("--steps", type=int, default=120, help="upstream: training steps of the small network")
     parser.add_argument("--pairs", type=int, default=3, help="session: click pairs")
-    parser.add_argument("--count", type=int, default=4, help="adaptive: patients")
-    parser.add_argument("--model", type=Path, help="session, adaptive: model folder (default: the embedded one)")
+    parser.add_argument("--slices", type=int, default=900, help="memory: slices of 512 x 512 voxels")
     args = parser.parse_args()
-    if args.what == "upstream":
-        compare_with_upstream(GRIDS[args.grid], args.steps)
-    elif args.what == "session":
-        time_session(GRIDS[args.grid], args.model, args.pairs)
-    else:
-        compare_adaptive(args.model, args.count)
+    wanted = parts[1:] if args.what == "all" else (args.what,)
+    grids = [GRIDS[args.grid]] if args.grid else [GRIDS["psma"], GRIDS["fdg"]]
+    print(f"`{' '.join(['python', str(Path(__file__).relative_to(ROOT)), *sys.argv[1:]])}`\n")
+    if "machine" in wanted:
+        measure_machine()
+    for grid in grids:
+        if "upstream" in wanted:
+            for network in [args.network] if args.network else ["small", "official"]:
+                compare_with_upstream(grid, args.steps, small=network == "small")
+        if "embedded" in wanted:
+            time_embedded(grid)
+        if "session" in wanted:
+            time_session(grid, args.pairs)
+    if "scaling" in wanted:
+        measure_scaling(grids[0])
+    if "memory" in wanted:
+        measure_memory(args.slices)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lesionclick.evaluation.measures import CHALLENGE, LESIONS
+from lesionclick.evaluation.measures import LONGITUDINAL
 from lesionclick.evaluation.records import Record
 
 _RULES = ("corrected_tumor", "corrected_background", "removed")
-_SCORES = (*(measure.key for measure in CHALLENGE), *(measure.key for measure in LESIONS))
+_SCORES = tuple(measure.key for measure in LONGITUDINAL)  # Task 1's are among them
 
 SCHEMA = pa.schema(
     [

@@ -109,12 +109,12 @@ def write_picture(path: Path, replays: Sequence[PetCtReplay]) -> None:
     for row, measure in enumerate(replays[0].measures[:2]):
         draw_curves(figure.add_subplot(layout[row, -1]), measure, replays)
     figure.axes[-1].set_xlabel("step", fontsize=9)
-    figure.legend(handles=_legend(), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
+    figure.legend(handles=_legend(replays[0].points_are), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     path.write_bytes(save(figure, "png"))
 
 
-def _legend() -> list[Patch | Line2D]:
-    marks = (("tumour click", "+", TUMOR_COLOUR), ("background click", "x", BACKGROUND_COLOUR))
+def _legend(points_are: str) -> list[Patch | Line2D]:
+    marks = ((f"tumour {points_are}", "+", TUMOR_COLOUR), (f"background {points_are}", "x", BACKGROUND_COLOUR))
     return [
         Line2D([], [], color=LABEL_COLOUR, label="label (outline)"),
         Patch(facecolor=_PREDICTION_TINT, label="prediction"),

@@ -9,12 +9,16 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from lesionclick.training.losses import FIRST_ORGAN
+
 LISTED_VOXELS = 100
 """Places per lesion."""
 LISTED_PLACES = 2000
 """Places per case of each other kind."""
 HOT_SUV = 2.5
-"""Uptake from which on a place outside the lesions counts as hot: organs, and benign foci."""
+"""Uptake from which on a place outside the lesions counts as hot, in cases without labels of organs."""
+HOTTEST_SUV = 10.0
+"""Uptake above which organs are drawn no more often."""
 BODY_HU = -500.0
 OFF_CENTRE = 0.25
 """Largest distance of a place from what it stands for, as a fraction of the patch: lesions lie anywhere in a tile."""
@@ -40,10 +44,11 @@ def balance_lesions(folder: Path) -> None:
 
 
 def list_places(folder: Path, patch_size: Sequence[int], intensities: dict[str, dict[str, float]]) -> None:
-    """Let nnU-Net's loader draw half of the patches on lesions, a quarter on hot uptake, and a quarter anywhere.
+    """Let nnU-Net's loader draw two of five patches on lesions, two on uptake outside them, and one anywhere.
 
-    It draws one of the lists with equal probability, then a voxel from it: lesions have two of the four lists. In a
-    case without lesions half of the patches lie on hot uptake.
+    It draws one of the lists with equal probability, then a voxel from it. Without lesions, two of three patches lie on
+    uptake. Where organs are labelled, each is drawn as often as its mean uptake says, whatever its size: salivary
+    glands are a hundredth of what is hot, and the first thing that a network takes for lesions if it rarely sees them.
 
     Parameters
     ----------
@@ -54,14 +59,13 @@ def list_places(folder: Path, patch_size: Sequence[int], intensities: dict[str, 
     intensities
         The plans' properties of CT (``0``) and PET (``1``), by which the images are normalised.
     """
-    limits = [(v - intensities[c]["mean"]) / intensities[c]["std"] for c, v in (("0", BODY_HU), ("1", HOT_SUV))]
+    body_limit = (BODY_HU - intensities["0"]["mean"]) / intensities["0"]["std"]
     for name, images, label, properties, rng in _load_cases(folder):
         lesions = _on_lesions(label, rng)
-        kinds = [lesions, lesions]
-        for inside in ((images[1] > limits[1]) & (label != 1), images[0] > limits[0]):
-            voxels = np.flatnonzero(inside)
-            drawn = rng.choice(voxels, LISTED_PLACES) if len(voxels) else voxels
-            kinds.append(np.stack(np.unravel_index(drawn, label.shape), axis=1))
+        suv = images[1] * intensities["1"]["std"] + intensities["1"]["mean"]
+        uptake = _draw(_uptake_weights(suv, label), rng)
+        body = _draw((images[0] > body_limit).astype(np.float64), rng)
+        kinds = [lesions, lesions, uptake, uptake, body]
         moved = [_off_centre(places, label.shape, patch_size, rng) for places in kinds if len(places)]
         _write(folder / f"{name}.pkl", properties, dict(enumerate(moved, start=1)))
 
@@ -75,6 +79,26 @@ def _load_cases(folder: Path) -> Any:
     for name in cases.identifiers:
         images, label, _, properties = cases.load_case(name)
         yield name, images, np.asarray(label[0]), properties, rng
+
+
+def _uptake_weights(suv: NDArray[np.floating], label: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return how often each voxel outside the lesions is drawn, relative to others, for the sake of its uptake."""
+    if label.max() < FIRST_ORGAN:
+        hot: NDArray[np.bool_] = (suv > HOT_SUV) & (label != 1)
+        return hot.astype(np.float64)
+    labels = np.maximum(label, 0)
+    sizes = np.bincount(labels.ravel())
+    weights: NDArray[np.float64] = np.clip(suv, 0, HOTTEST_SUV) / sizes[labels]
+    weights[label < FIRST_ORGAN] = 0.0
+    return weights
+
+
+def _draw(weights: NDArray[np.float64], rng: np.random.Generator) -> Places:
+    """Draw `LISTED_PLACES` voxels by their weights, shape (n, 3); none where all weights are zero."""
+    cumulated = np.cumsum(weights)
+    count = LISTED_PLACES if cumulated[-1] > 0 else 0
+    drawn = np.searchsorted(cumulated, rng.uniform(0, cumulated[-1], count), side="right")
+    return np.stack(np.unravel_index(drawn, weights.shape), axis=1)
 
 
 def _on_lesions(label: NDArray[np.integer], rng: np.random.Generator) -> Places:

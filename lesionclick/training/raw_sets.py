@@ -59,8 +59,8 @@ def build_raw_set(download: Path, dataset: Path, *, processes: int = 2) -> RawSe
     Images are hard links to the download, or copies where its file system is another; so are labels of 0 and 1, and
     those with other numbers are written anew, all lesions as 1. A case that is broken is left out: a file is missing or
     no 3-D image, CT, PET and label lie on different grids, a label is not of whole numbers from 0, an image is of one
-    value, or a PET is not in SUV. The download's own ``splits_final.json`` is kept where it parts no patient and names
-    all cases; else patients are dealt out to five folds.
+    value, or a PET is not in SUV. The download's own ``splits_final.json`` is kept where it parts no patient, names all
+    cases, and leaves none of its parts empty without the broken ones; else patients are dealt out to five folds.
 
     Parameters
     ----------
@@ -76,6 +76,7 @@ def build_raw_set(download: Path, dataset: Path, *, processes: int = 2) -> RawSe
     InputError
         If the layout is unknown, `dataset` exists or is called otherwise, or fewer than two patients are left.
     """
+    download = download.resolve()
     layout, sources = recognise(download)
     if not re.fullmatch(r"Dataset\d{3}_.+", dataset.name):
         raise InputError(f"{dataset}: expected a new folder Dataset<NNN>_<Name>, found {dataset.name}")
@@ -160,7 +161,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _kept_split(path: Path, patients: Mapping[str, str]) -> Split | None:
-    """Return the split of a download without the cases that are left out, if it parts no patient and misses no case."""
+    """Return the split of a download without the cases that are left out, if it may be kept; see `build_raw_set`."""
     if not path.is_file():
         return None
     splits = [
@@ -169,7 +170,7 @@ def _kept_split(path: Path, patients: Mapping[str, str]) -> Split | None:
     ]
     for fold in splits:
         train, val = ({patients[name] for name in fold[kind]} for kind in ("train", "val"))
-        if train & val or {*fold["train"], *fold["val"]} != patients.keys():
+        if not train or not val or train & val or {*fold["train"], *fold["val"]} != patients.keys():
             return None
     return splits
 

@@ -1,7 +1,7 @@
 """Write small nnU-Net model folders with random weights, for tests that need a model but not a good one."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,13 @@ def write_model_folder(
     torch_resampling: bool = False,
     network: str = "PlainConvUNet",
     deep: bool = False,
+    network_options: Mapping[str, Any] | None = None,
     weights: torch.dtype = torch.float32,
 ) -> Path:
     """Write plans.json, dataset.json, checkpoints as nnU-Net writes them, and prompt.json where a prompt is given.
 
-    Without `prompt`, the channels are those of the official baseline: CT, PET, FG, BG.
+    Without `prompt`, the channels are those of the official baseline: CT, PET, FG, BG. `network_options` replace some
+    of the small network's.
     """
     n_images = 1 if prompt and prompt.task == "task2" else 2
     click_channels = prompt.encoding.n_channels if prompt else 2
@@ -65,6 +67,7 @@ def write_model_folder(
     plans = _plans(
         len(names), patch_size, spacing_zyx, transpose, torch_resampling=torch_resampling, architecture=architecture
     )
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"] |= network_options or {}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))

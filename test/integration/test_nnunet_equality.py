@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick.images import Grid, Volume
+from lesionclick.network import acceleration, tiles
+from lesionclick.network.preprocessing import OUTSIDE_LOGIT, preprocess
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession
@@ -109,3 +111,38 @@ def test_in_process_mask_equals_nnunets(case: dict[str, Any], tmp_path: Path) ->
     assert lesion_logit.grid == images[1].grid
     assert 0.05 < expected.mean() < 0.95
     assert np.count_nonzero(mask != expected) == 0
+
+
+def test_logits_of_all_tiles_equal_nnunets(tmp_path: Path) -> None:
+    images = smooth_images((70, 50, 44), (2.0, 2.0, 3.0), rim=0)
+    heatmaps = [official_heatmap(images[0].array.shape, name) for name in (TUMOR, BACKGROUND)]
+    folder = write_model_folder(tmp_path / "model")
+    model = PetCtModel.load(folder, device=CPU, exact=True)
+    channels = [*(image.array for image in images), *heatmaps]
+    data = preprocess(model.content, channels, images[0].grid.spacing_zyx, exact=True).images
+    predictor = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(folder), (0,))
+    expected = predictor.predict_logits_from_preprocessed_data(data)
+    found = tiles.predict(model.networks[0], data, model.content.configuration.patch_size)
+    torch.testing.assert_close(found, expected.half(), rtol=1e-3, atol=1e-3)  # both gather in half precision
+
+
+def test_the_body_keeps_its_logits_where_tiles_of_air_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ct, pet = smooth_images((100, 64, 60), (2.0, 2.0, 3.0), rim=0)
+    ct.array[:, :, 30:], pet.array[:, :, 30:] = -1000, 0.01
+    folder = write_model_folder(tmp_path / "model", prompt=replace(OFFICIAL_BASELINE, rules="none"))
+    monkeypatch.setattr(acceleration, "multiplies_bfloat16", lambda: False)
+    case = PetCtCase(ct, pet, Prompts(CLICKS.points[:3]))
+    found, calls = {}, {}
+    for exact in (True, False):
+        model = PetCtModel.load(folder, device=CPU, exact=exact)
+        seen: list[int] = []
+        model.networks[0].register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        found[exact] = PetCtSession(model, case).segment().lesion_logit.array
+        calls[exact] = len(seen)
+    assert calls[False] < 0.7 * calls[True]
+    np.testing.assert_allclose(found[False][..., :30], found[True][..., :30], atol=1e-2)  # nnU-Net's are rounded
+    assert (found[False][..., 64:] == OUTSIDE_LOGIT).all()  # tiles of 32 voxels over the body end there
+    assert (found[True][..., 64:] != OUTSIDE_LOGIT).all()

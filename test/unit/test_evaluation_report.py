@@ -187,6 +187,9 @@ def test_runs_without_scores_or_without_common_cases_are_refused(tmp_path):
         write_evaluation(tmp_path / "out", [a, b])
     with pytest.raises(InputError, match="c: expected cases with scores"):
         write_evaluation(tmp_path / "out", [RunResult("c", "task1", [CaseResult("x", "FDG", {}, "broken")])])
+    later = RunResult("d", "task1", [CaseResult("a", "FDG", {1: Scores({"dsc": 1.0})})])
+    with pytest.raises(InputError, match=r"a, d: expected cases with one last step, found \[0, 1\]"):
+        write_evaluation(tmp_path / "out", [a, later])
     assert not (tmp_path / "out").exists()
 
 

@@ -125,21 +125,35 @@ class TestPetCt:
         assert not os.path.samefile(built.folder / part, petct / part)
         assert (built.folder / part).read_bytes() == (petct / part).read_bytes()
 
-    def test_the_split_of_the_download_is_kept_unless_it_parts_a_patient(self, petct: Path, tmp_path: Path) -> None:
+    def test_the_split_of_the_download_is_kept_without_what_is_broken(self, petct: Path, tmp_path: Path) -> None:
         names = sorted(path.name.removesuffix(".nii.gz") for path in (petct / "labelsTr").iterdir())
-        good = [{"train": names[:4], "val": names[4:]}, {"train": names[4:], "val": names[:4]}]
-        parted = [{"train": names[1:], "val": names[:1]}]  # fdg_p0_2 is trained on
-        incomplete = [{"train": names[:4], "val": names[5:]}]
         (petct / "imagesTr" / f"{names[5]}_0000.nii.gz").unlink()
-        for number, (given, kept) in enumerate(((good, True), (parted, False), (incomplete, True))):
-            (petct / "splits_final.json").write_text(json.dumps(given))
-            built = build_raw_set(petct, tmp_path / f"Dataset22{number}_A")
-            splits = read_json(built.folder / "splits_final.json")
-            without = [{kind: [n for n in fold[kind] if n != names[5]] for kind in fold} for fold in given]
-            complete = all(len(fold["train"]) + len(fold["val"]) == 6 for fold in without)
-            assert (splits == without) == (kept and complete)
-            for fold in splits:
-                assert not {n.rsplit("_", 1)[0] for n in fold["train"]} & {n.rsplit("_", 1)[0] for n in fold["val"]}
+        given = [{"train": names[:4], "val": names[4:]}, {"train": names[4:], "val": names[:4]}]
+        (petct / "splits_final.json").write_text(json.dumps(given))
+        built = build_raw_set(petct, tmp_path / "Dataset221_AutoPETIV")
+        left = [names[4], names[6]]
+        assert read_json(built.folder / "splits_final.json") == [
+            {"train": names[:4], "val": left},
+            {"train": left, "val": names[:4]},
+        ]
+
+    @pytest.mark.parametrize(
+        "val",
+        [[0], [6], [5]],
+        ids=["parts a patient", "does not name all", "is empty without the broken case"],
+    )
+    def test_a_split_that_will_not_do_is_made_anew(self, petct: Path, tmp_path: Path, val: list[int]) -> None:
+        names = sorted(path.name.removesuffix(".nii.gz") for path in (petct / "labelsTr").iterdir())
+        (petct / "imagesTr" / f"{names[5]}_0000.nii.gz").unlink()
+        train = [name for n, name in enumerate(names) if n not in (*val, 4 if val == [6] else None)]
+        (petct / "splits_final.json").write_text(json.dumps([{"train": train, "val": [names[n] for n in val]}]))
+        built = build_raw_set(petct, tmp_path / "Dataset221_AutoPETIV")
+        splits = read_json(built.folder / "splits_final.json")
+        assert len(splits) == 5
+        for fold in splits:
+            patients = [{name.rsplit("_", 1)[0] for name in fold[part]} for part in ("train", "val")]
+            assert patients[0] & patients[1] == set()
+            assert sorted(fold["train"] + fold["val"]) == sorted(built.cases)
 
 
 class TestStudies:

@@ -130,6 +130,15 @@ def test_ranking_is_over_the_cases_that_all_have():
     assert rank_runs([a, run("b", case("x", 0.6, 1, 1))])[1].means["dsc_last"] == 0.5
 
 
+def test_ranking_is_by_the_columns_that_all_have():
+    """The second run lacks steps, so that there is no area; by the last step it is the better one."""
+    found = rank_runs([run("a", case("x", 0.5, 1, 1)), run("b", case("x", 0.6, 1, 1, steps=(10,)))])
+    assert [(place.run, place.rank) for place in found] == [
+        ("b", (0.25 + 0.1875 * 2) / 0.5),
+        ("a", (0.5 + 0.375) / 0.5),
+    ]
+
+
 def test_ranking_without_any_lesion_is_by_false_positives_alone():
     found = rank_runs([run("a", case("x", NAN, 2, NAN)), run("b", case("x", NAN, 1, NAN))])
     assert [(place.place, place.run, place.rank) for place in found] == [(1, "b", 1), (2, "a", 2)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nnunetv2.training.dataloading import nnunet_dataset
 
-from lesionclick.training import augmentation
+from lesionclick.training import augmentation, places
 from lesionclick.training.augmentation import LightAugmentation, OnlyLesions, WeighLesions
 from lesionclick.training.losses import CE_WEIGHT, EMPTY_VOXELS, LEVEL_WEIGHTS, ORGAN_WEIGHT, LesionLoss
 from lesionclick.training.places import LISTED_PLACES, LISTED_VOXELS, OFF_CENTRE, list_places
@@ -146,11 +146,11 @@ def test_patches_lie_on_lesions_hot_uptake_and_the_body(tmp_path, monkeypatch):
         properties = pickle.load(file)
     assert properties["spacing"] == [1, 1, 1]
     places = list(properties["class_locations"].values())
-    assert [len(kind) for kind in places] == [LISTED_VOXELS, LISTED_VOXELS, LISTED_PLACES, LISTED_PLACES]
+    assert [len(kind) for kind in places] == [LISTED_VOXELS] * 2 + [LISTED_PLACES] * 3
     reach = OFF_CENTRE * 8
     for kind, (low, high) in zip(
         places,
-        [((15, 10, 10), (16, 11, 11))] * 2 + [((2, 6, 6), (3, 7, 7)), ((0, 5, 5), (19, 14, 14))],
+        [((15, 10, 10), (16, 11, 11))] * 2 + [((2, 6, 6), (3, 7, 7))] * 2 + [((0, 5, 5), (19, 14, 14))],
         strict=True,
     ):
         assert (kind[:, 0] == 0).all()
@@ -159,3 +159,20 @@ def test_patches_lie_on_lesions_hot_uptake_and_the_body(tmp_path, monkeypatch):
         assert (kind[:, 1:] >= 0).all()
         assert (kind[:, 1:] < 20).all()
         assert len(np.unique(kind, axis=0)) > 50
+
+
+def test_organs_are_drawn_by_their_mean_uptake_whatever_their_size(tmp_path, monkeypatch):
+    images = np.zeros((2, 20, 20, 20), dtype=np.float32)
+    label = np.full((1, 20, 20, 20), 2, dtype=np.int8)
+    label[0, :, :10], images[1, :, :10] = 3, 4.0 / 5  # a large organ of SUV 4
+    label[0, :2, 15:17, :2], images[1, :2, 15:17, :2] = 4, 40.0 / 5  # a small one, far above `HOTTEST_SUV`
+    label[0, 10:, 12:], images[1, 10:, 12:] = 1, 20.0 / 5
+    cases = SimpleNamespace(identifiers=("a",), load_case=lambda _: (images, label, None, {}))
+    monkeypatch.setattr(nnunet_dataset, "infer_dataset_class", lambda _: lambda _: cases)
+    monkeypatch.setattr(places, "OFF_CENTRE", 0.0)
+    list_places(tmp_path, (8, 8, 8), INTENSITIES)
+    with (tmp_path / "a.pkl").open("rb") as file:
+        listed = pickle.load(file)["class_locations"]
+    drawn = label[tuple(listed[3].T)]
+    assert set(drawn.tolist()) == {3, 4}
+    assert (drawn == 4).mean() == pytest.approx(10 / (10 + 4), abs=0.05)

@@ -27,6 +27,7 @@ from lesionclick.evaluation.results.summary import (
     GroupSummary,
     columns_with_values,
     compare_runs,
+    last_steps,
     rank_runs,
     shared_cases,
     summarise,
@@ -116,7 +117,8 @@ def write_evaluation(output: Path, runs: Sequence[RunResult], *, seed: int = 0, 
     Raises
     ------
     InputError
-        If no case of a run has scores, or two runs of a task have no case in common.
+        If no case of a run has scores, the cases of a task do not end with the same step, or its runs have no case in
+        common.
     """
     runs = with_names(runs)
     parts = []
@@ -173,6 +175,8 @@ def _require_scores(runs: Sequence[RunResult]) -> None:
     for run in runs[1:]:
         if not shared_cases([first, run]):
             raise InputError(f"{first.name} and {run.name}: expected cases of the same names, found none in common")
+    if len(found := last_steps(runs)) > 1:
+        raise InputError(f"{', '.join(run.name for run in runs)}: expected cases with one last step, found {found}")
     if not shared_cases(runs):
         raise InputError(f"{', '.join(run.name for run in runs)}: expected a case that all of them have, found none")
 

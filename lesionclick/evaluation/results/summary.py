@@ -148,6 +148,11 @@ def values_of(run: RunResult, names: Sequence[str]) -> dict[str, NDArray[np.floa
     return {column.key: np.array([row[column.key] for row in rows]) for column in challenge.columns}
 
 
+def last_steps(runs: Sequence[RunResult]) -> list[int]:
+    """Return the numbers of the steps that the cases with scores end with; runs that can be summed up have one."""
+    return sorted({max(case.steps) for run in runs for case in run.scored})
+
+
 def columns_with_values(runs: Sequence[RunResult]) -> list[Column]:
     """Return the columns that have a value in any case of any run, which are of one task."""
     challenge = CHALLENGES[runs[0].task]
@@ -175,18 +180,20 @@ def compare_runs(first: RunResult, others: Sequence[RunResult], seed: int) -> li
 def rank_runs(runs: Sequence[RunResult]) -> list[Place]:
     """Rank runs of one task by the challenge's rule, over the cases that all of them have; the best one first.
 
-    The means of each column are ranked, and the ranks are averaged with the columns' weights. Equal means share the
-    mean of their ranks; of runs with an equal average the one with the higher DSC at the last step comes first.
+    The means of each column that every run has are ranked, and the ranks are averaged with the columns' weights. Equal
+    means share the mean of their ranks; of runs with an equal average the one with the higher DSC at the last step
+    comes first.
     """
     challenge, names = CHALLENGES[runs[0].task], shared_cases(runs)
     means = [mean([Scores(challenge.values(case)) for case in _steps_of(run, names)]) for run in runs]
-    columns = challenge.columns
-    values = [[one.get(column.key, math.nan) for column in columns] for one in means]
+    columns = [column for column in challenge.columns if not any(math.isnan(one[column.key]) for one in means)]
+    values = [[one[column.key] for column in columns] for one in means]
     ranks = weighted_ranks(
         values, [column.weight for column in columns], [column.measure.higher_is_better for column in columns]
     )
     # rounded, so that sums of the same ranks in another order are equal
-    order = [(round(rank, 9), -row[0]) for rank, row in zip(ranks.tolist(), values, strict=True)]
+    tie = challenge.columns[0].key
+    order = [(round(rank, 9), -np.nan_to_num(one[tie])) for rank, one in zip(ranks.tolist(), means, strict=True)]
     places = [
         Place(1 + sum(other < one for other in order), run.name, one[0], by_key)
         for run, one, by_key in zip(runs, order, means, strict=True)
