@@ -55,7 +55,7 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
                 from lesionclick.dicom.study import read_study
 
                 study = read_study(folder, pet=choice.pet, ct=choice.ct)
-                return PetCtStudy(session_of["task1"](TASKS["task1"].load(model), study.case), name, study.pet_series)
+                return PetCtStudy(session_of["task1"](TASKS["task1"].load(model), study.case), name, study.pet)
             case = read_case(folder)
             if isinstance(case, LongitudinalCase):
                 return LongitudinalStudy(session_of["task2"](TASKS["task2"].load(model), case), name)

@@ -27,7 +27,7 @@ def test_clicks_on_a_dicom_study_become_its_segmentation(tmp_path: Path, open_pa
     write(pet_slices(stored, GRID), tmp_path / "study/a")
     write(ct_slices(np.full(GRID.shape_zyx, 1024, np.int16), GRID), tmp_path / "study/b")
     study = read_study(tmp_path / "study")
-    case = PetCtStudy(GrowingSession(study.case), "study", study.pet_series)  # type: ignore[arg-type]
+    case = PetCtStudy(GrowingSession(study.case), "study", study.pet)  # type: ignore[arg-type]
     reading = Reading(case, Records(tmp_path / "out", ("lesion-clicks.json",)))
     with serving(reading) as served:
         page = open_page(served.access.url)

@@ -328,3 +328,14 @@ def test_masks_are_sent_compressed(client: TestClient) -> None:
     with client.stream("GET", "/api/masks/pet.nii") as answer:
         raw = b"".join(answer.iter_raw())
     assert gzip.decompress(raw)[:4] == (348).to_bytes(4, "little")
+
+
+def test_a_dicom_study_is_a_case_that_knows_its_series(tmp_path: Path, baseline_folder: Path) -> None:
+    from helpers.dicom_series import GRID, ct_slices, pet_slices, write
+
+    stored = np.random.default_rng(0).integers(100, 9000, GRID.shape_zyx).astype(np.int16)
+    write(pet_slices(stored), tmp_path / "study/a")
+    write(ct_slices(stored), tmp_path / "study/b")
+    study = open_study([tmp_path / "study"], model=baseline_folder)
+    assert study.describe() == {"task": "task1", "name": "study", "dicom": True}
+    np.testing.assert_allclose(study.scans["pet"].array, stored / 1000, rtol=1e-5)  # 2 Bq/ml each, SUV 1 is 2000
