@@ -15,7 +15,7 @@ COPY inference.py /opt/app/
 COPY lesionclick /opt/app/lesionclick
 COPY resources /opt/app/resources
 # What inference does not import stays out of the challenge's image.
-RUN cd /opt/app/lesionclick && rm -r cli.py cohort commands dicom evaluation simulation training
+RUN cd /opt/app/lesionclick && rm -r cli.py cohort commands dicom evaluation page simulation training
 # A checkout may be closed to other users, and the container's user owns nothing.
 RUN chmod -R a+rX,go-w /opt/app \
     && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/app

@@ -26,6 +26,7 @@ from lesionclick.commands.replay import replay
 from lesionclick.commands.score import score
 from lesionclick.commands.suggest import suggest
 from lesionclick.commands.train import train
+from lesionclick.commands.view import view
 from lesionclick.errors import LesionClickError
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ app = App(
     print_error=False,
 )
 for command in (
+    view,
     replay,
     evaluate,
     card,

@@ -150,6 +150,21 @@ class LongitudinalSession:
         """Take back all that was added."""
         del self._steps[1:]
 
+    def sources(self, budget: Budget | None = None) -> list[list[tuple[Baseline, Alignment]]]:
+        """Return for each follow-up its baselines, the best first, with the maps of their places; see `align`.
+
+        Parameters
+        ----------
+        budget
+            Registration may use `REGISTRATION_SHARE` of it. By default there is no limit.
+        """
+        if self._sources is not None:
+            return self._sources
+        sources = align(self.case, budget or Budget())
+        if all(alignment.complete for row in sources for _, alignment in row):
+            self._sources = sources
+        return sources
+
     def segment(
         self, points: Mapping[str, LesionPoints] | None = None, *, budget: Budget | None = None
     ) -> LongitudinalSegmentation:
@@ -169,12 +184,8 @@ class LongitudinalSession:
         limit = (budget or Budget()).without(REST_S + REST_S_PER_VOXEL * voxels)
         watch = Stopwatch()
         given = self.points if points is None else points
-        sources = self._sources
-        if sources is None:
-            with watch.stage("registration"):
-                sources = align(self.case, limit)
-            if all(alignment.complete for row in sources for _, alignment in row):
-                self._sources = sources
+        with watch.stage("registration"):
+            sources = self.sources(limit)
         followups = {}
         with watch.stage("lesions"):
             for followup, row in zip(self.case.followups, sources, strict=True):

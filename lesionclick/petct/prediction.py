@@ -139,14 +139,14 @@ class PetCtPredictor:
         return ensemble.in_memory(work, self.model.networks, self.model.device)
 
     def predict_near(self, prompts: Prompts, points: Prompts, *, watch: Stopwatch) -> Near:
-        """Predict the tiles over some of the prompts alone, by the first fold: a first look, before `predict`.
+        """Predict the tiles over some points alone, by the first fold: a first look, before `predict`.
 
         Parameters
         ----------
         prompts
             All points, on whole voxels inside the PET.
         points
-            Those of them whose neighbourhood is wanted, at least one.
+            Those whose neighbourhood is wanted, at least one; they need not be among the prompts.
         watch
             Where the seconds of the stages go.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -73,7 +74,7 @@ class PetCtSession:
         self.case = case
         self._steps = [case.prompts]
         self._predictor = PetCtPredictor(model, case)
-        self._latest: Segmentation | None = None
+        self._latest: tuple[Prompts, Segmentation] | None = None
 
     @property
     def prompts(self) -> Prompts:
@@ -97,13 +98,17 @@ class PetCtSession:
         added = [Point(kind, (float(x), float(y), float(z)), stroke) for x, y, z in points_xyz]
         self._steps.append(self.prompts.followed_by(added))
 
+    def change(self, prompts: Prompts) -> None:
+        """Take other prompts in place of all so far, as one step: for callers that keep the points themselves."""
+        self._steps.append(prompts)
+
     def undo(self) -> None:
-        """Take back the last click or stroke that was added; without one, nothing happens."""
+        """Take back the last click, stroke or change; without one, nothing happens."""
         if len(self._steps) > 1:
             self._steps.pop()
 
     def reset(self) -> None:
-        """Take back all that was added."""
+        """Take back all that was added or changed."""
         del self._steps[1:]
 
     def segment(self, prompts: Prompts | None = None, *, budget: Budget | None = None) -> Segmentation:
@@ -125,7 +130,8 @@ class PetCtSession:
         """
         grid = self.case.pet.grid
         limit = (budget or Budget()).without(REST_S + REST_S_PER_VOXEL * self.case.pet.array.size)
-        given = (self.prompts if prompts is None else prompts).on_grid(grid.shape_zyx)
+        prompts = self.prompts if prompts is None else prompts
+        given = prompts.on_grid(grid.shape_zyx)
         watch = Stopwatch()
         predicted = self._predictor.predict(given, budget=limit, watch=watch)
         with watch.stage("rules"):
@@ -137,14 +143,15 @@ class PetCtSession:
             if gate and not len(given) and is_negligible(mask, self.case.pet, gate):
                 mask, acted = np.zeros_like(mask), replace(acted, emptied=True)
         logger.info("rules: %s", acted)
-        self._latest = Segmentation(
+        found = Segmentation(
             Volume(mask.astype(np.uint8), grid),
             Volume(predicted.lesion_logit, grid),
             acted,
             predicted.plans,
             watch.seconds,
         )
-        return self._latest
+        self._latest = prompts, found
+        return found
 
     def suggest(self, count: int = 3) -> tuple[Suggestion, ...]:
         """Return up to `count` places where a click is likely to help, the most worthwhile first.
@@ -168,28 +175,30 @@ class PetCtSession:
         return find_suggestions(findings, views, given, count=count)
 
     def updates(self, *, budget: Budget | None = None) -> Iterator[Segmentation]:
-        """Yield what is known of the points that were added last, as soon as it is, and in the end what `segment` says.
+        """Yield what is known of the points that changed, as soon as it is, and in the end what `segment` says.
 
-        The first mask is the last one with another neighbourhood of these points, by the first fold and without the
-        rules that look at the whole mask. It comes where tiles keep their logits from prompt to prompt, and there is a
-        last mask.
+        The first mask is the last one with another neighbourhood of the points that were added or taken back since, by
+        the first fold and without the rules that look at the whole mask. It comes where tiles keep their logits from
+        prompt to prompt, and there is a last mask, which may itself be such a first one.
 
         Parameters
         ----------
         budget
             As for `segment`.
         """
-        if self._latest is not None and len(self._steps) > 1 and self._predictor.keeps_tiles:
-            shape = self.case.pet.grid.shape_zyx
-            added = Prompts(self.prompts.points[len(self._steps[-2]) :]).on_grid(shape)
-            if len(added):
-                yield self._look_near(self._latest, added)
+        if self._latest is not None and self._predictor.keeps_tiles:
+            before, latest = self._latest
+            changed = _changed(before, self.prompts).on_grid(self.case.pet.grid.shape_zyx)
+            if len(changed):
+                near = self._look_near(latest, changed)
+                self._latest = self.prompts, near
+                yield near
         yield self.segment(budget=budget)
 
-    def _look_near(self, latest: Segmentation, added: Prompts) -> Segmentation:
-        """Return the latest segmentation with another neighbourhood of the points that were added."""
+    def _look_near(self, latest: Segmentation, changed: Prompts) -> Segmentation:
+        """Return the latest segmentation with another neighbourhood of the points that changed."""
         grid, watch = self.case.pet.grid, Stopwatch()
-        near = self._predictor.predict_near(self.prompts.on_grid(grid.shape_zyx), added, watch=watch)
+        near = self._predictor.predict_near(self.prompts.on_grid(grid.shape_zyx), changed, watch=watch)
         corner = np.array([axis.start for axis in near.window])
         inside = self.prompts.moved(lambda places: places - corner).on_grid(near.lesion_logit.shape)
         rules: Rules = "none" if self.model.content.prompt.rules == "none" else "clicks"
@@ -197,3 +206,9 @@ class PetCtSession:
         mask, lesion_logit = latest.mask.array.copy(), latest.lesion_logit.array.copy()
         mask[near.window], lesion_logit[near.window] = part, near.lesion_logit
         return Segmentation(Volume(mask, grid), Volume(lesion_logit, grid), acted, (Plan(1),), watch.seconds)
+
+
+def _changed(before: Prompts, after: Prompts) -> Prompts:
+    """Return the points that only one of the two holds, or holds more often."""
+    first, second = Counter(before), Counter(after)
+    return Prompts((*(second - first).elements(), *(first - second).elements()))

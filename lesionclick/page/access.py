@@ -1,0 +1,195 @@
+"""Who gets in: a token that nobody can guess, the right `Host`, no foreign `Origin`, no large body."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY_BYTES = 2**16
+"""Largest body of a request: a click takes a hundred bytes."""
+
+_TOO_LARGE = f"body: expected at most {MAX_BODY_BYTES} bytes"
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self' data: blob:; worker-src 'self' blob:; font-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""What the page may load: only what comes from this server. NiiVue keeps its fonts in data addresses and codes images
+in WebAssembly."""
+
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the page is served, and the token that opens it.
+
+    Attributes
+    ----------
+    host
+        Address that the server is bound to.
+    port
+        Where it listens.
+    token
+        The secret.
+    """
+
+    host: str
+    port: int
+    token: str
+
+    @classmethod
+    def make(cls, host: str, port: int, token: str | None = None) -> Access:
+        """Return access with a token, by default a new one of 256 random bits."""
+        return cls(host, port, token or secrets.token_urlsafe(32))
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie with the token; browsers share cookies among the ports of one host."""
+        return f"lesionclick-{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address to open."""
+        shown = "127.0.0.1" if self._is_any else self.host
+        return f"http://{shown}:{self.port}/?token={self.token}"
+
+    def admits_host(self, value: str) -> bool:
+        """Tell whether a request's `Host` is this server.
+
+        Another name means that a foreign page has had its own name resolved to this machine. On all addresses at once
+        any numeric address is right, since such an attack needs a name.
+        """
+        name, _, port = value.rpartition(":")
+        if port != str(self.port):
+            return False
+        if self._is_any:
+            return name in LOOPBACK or _is_address(name)
+        return name in ((self.host,) if self.host not in LOOPBACK else LOOPBACK)
+
+    def admits_token(self, value: str | None) -> bool:
+        """Tell whether this is the token, in a time that tells nothing of it."""
+        return value is not None and secrets.compare_digest(value.encode(), self.token.encode())
+
+    @property
+    def _is_any(self) -> bool:
+        return self.host in ("0.0.0.0", "::")
+
+
+class Guard:
+    """Lets a request through to `app` only with the token, and after all other checks.
+
+    The token comes once in the address, as Jupyter does it, and from then on in a cookie that no script and no other
+    site can use; programs may send it as ``Authorization: Bearer``.
+
+    Parameters
+    ----------
+    app
+        What is guarded.
+    access
+        What is asked for.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # nothing else is served
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await refusal(scope, receive, _with_headers(send))
+            return
+        await self._app(scope, _limited(receive), _with_headers(send))
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        """Return what is answered in place of the application, or None."""
+        access = self._access
+        host = headers.get("host", "")
+        if not access.admits_host(host):
+            return _refuse(403, "Host: expected this server's own address")
+        origin = headers.get("origin")
+        if origin is not None and origin != f"http://{host}":
+            return _refuse(403, "Origin: expected this server's own page")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+            return _refuse(413, _TOO_LARGE)
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[-1]
+        if scope["path"] == "/" and access.admits_token(given):
+            answer = RedirectResponse("/", 303)
+            answer.set_cookie(access.cookie, access.token, httponly=True, samesite="strict")
+            return answer
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        tokens = (_cookie(headers, access.cookie), bearer if scheme.lower() == "bearer" else None)
+        if not any(access.admits_token(token) for token in tokens):
+            return _refuse(403, "token: expected the one in the address that the command printed")
+        return None
+
+
+def _limited(receive: Receive) -> Receive:
+    """Return `receive` that counts what comes, for bodies that do not tell their length."""
+    seen = 0
+
+    async def limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > MAX_BODY_BYTES:
+            raise HTTPException(413, _TOO_LARGE)
+        return message
+
+    return limited
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(HEADERS)
+        await send(message)
+
+    return sending
+
+
+def _cookie(headers: Headers, name: str) -> str | None:
+    cookies: SimpleCookie = SimpleCookie()
+    try:
+        cookies.load(headers.get("cookie", ""))
+    except CookieError:
+        return None
+    return cookies[name].value if name in cookies else None
+
+
+def _refuse(status: int, detail: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, {"Connection": "close"})
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

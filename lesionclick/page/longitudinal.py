@@ -1,0 +1,196 @@
+"""A longitudinal CT on the page: each follow-up beside the baselines that show the same part of the body."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesionclick.budget import Budget
+from lesionclick.errors import InputError
+from lesionclick.grand_challenge.interfaces import REGIONS
+from lesionclick.images import Volume
+from lesionclick.longitudinal.alignment import Alignment
+from lesionclick.longitudinal.case import Baseline
+from lesionclick.longitudinal.session import LongitudinalSegmentation, LongitudinalSession
+from lesionclick.page.marks import Mark, Marks
+from lesionclick.page.places import from_ras, ras_at
+from lesionclick.page.study import Answer
+from lesionclick.prompts.points import Point, Prompts
+
+MAX_NUMBER = 255
+"""Largest number of a lesion that the page takes: more colours nobody tells apart."""
+
+
+def baseline_scan(region: str) -> str:
+    """Return the page's name of a baseline."""
+    return f"{region}-baseline"
+
+
+def followup_scan(region: str) -> str:
+    """Return the page's name of a follow-up."""
+    return f"{region}-followup"
+
+
+class LongitudinalStudy:
+    """A longitudinal case with its session.
+
+    Parameters
+    ----------
+    session
+        With the points that the case comes with.
+    name
+        Of the case.
+    """
+
+    def __init__(self, session: LongitudinalSession, name: str) -> None:
+        case = session.case
+        self.name = name
+        self._session = session
+        self._sources: list[list[tuple[Baseline, Alignment]]] | None = None
+        self._baselines = {baseline_scan(one.region): one for one in case.baselines}
+        self._followups = {followup_scan(one.region): one for one in case.followups}
+        self.clickable = tuple(self._followups)
+        self.scans: Mapping[str, Volume] = {
+            name: one.ct for name, one in (*self._baselines.items(), *self._followups.items())
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what does not change while the case is open."""
+        points = [
+            {"scan": name, "number": number, "ras_mm": ras_at(one.ct.grid, point)}
+            for name, one in self._baselines.items()
+            for number, point in one.points.items()
+        ]
+        return {
+            "task": "task2",
+            "name": self.name,
+            "dicom": False,
+            "baselines": list(self._baselines),
+            "followups": list(self._followups),
+            "baseline_points": points,
+        }
+
+    def marks(self, clicks: Mapping[str, Prompts] | None) -> Marks:
+        """Return the points of the follow-ups, or those of click files."""
+        marks: list[Mark] = []
+        for scan, followup in self._followups.items():
+            if clicks is None:
+                points = [(str(number), point) for number, point in followup.points.items()]
+            else:
+                read = clicks[_click_file(followup.region)].on_grid(followup.ct.grid.shape_zyx)
+                points = [(point.kind.split()[-1], point.point_xyz) for point in read]
+            marks += [Mark(len(marks) + n, scan, kind, point) for n, (kind, point) in enumerate(points)]
+        return tuple(marks)
+
+    def placed(self, marks: Marks, mark: Mark) -> Marks:
+        """Return the marks with a point that is set, or moved where its lesion has one on this scan."""
+        if not mark.kind.isdecimal() or not 1 <= int(mark.kind) <= MAX_NUMBER:
+            raise ValueError(f"kind: expected the number of a lesion from 1 to {MAX_NUMBER}, found {mark.kind!r}")
+        others = tuple(one for one in marks if (one.scan, one.kind) != (mark.scan, mark.kind))
+        return (*others, mark)
+
+    def click_files(self, marks: Marks) -> dict[str, Prompts]:
+        """Return a click file for each follow-up."""
+        return {
+            _click_file(followup.region): Prompts(
+                tuple(Point(f"Lesion {number}", point) for number, point in sorted(_points(marks, scan).items()))
+            )
+            for scan, followup in self._followups.items()
+        }
+
+    def answers(self, marks: Marks, budget: Budget) -> Iterator[Answer]:
+        """Yield the masks of the baselines, then all masks with the table of lesions."""
+        then = {name: one.lesions for name, one in self._baselines.items()}
+        if self._sources is None:
+            yield Answer(then)
+            self._sources = self._session.sources(budget)
+        points = {one.region: _points(marks, scan) for scan, one in self._followups.items()}
+        found = self._session.segment(points, budget=budget)
+        now = {scan: found.masks[one.region] for scan, one in self._followups.items()}
+        rows = self._rows(found, now)
+        yield Answer({**then, **now}, True, {"lesions": rows}, _csv(rows))
+
+    def suggest(self) -> list[dict[str, Any]]:
+        """Return nothing: proposals are for PET/CT."""
+        return []
+
+    def save(self, folder: Path, answer: Answer) -> list[Path]:
+        """Write the mask of each follow-up, and the table."""
+        paths = []
+        for scan, followup in self._followups.items():
+            for ending in (".mha", ".nii.gz"):
+                path = folder / f"{followup.region}-mask{ending}"
+                answer.masks[scan].write(path)
+                paths.append(path)
+        table = folder / "lesions.csv"
+        table.write_text(answer.csv, encoding="utf-8")
+        return [*paths, table]
+
+    def link(self, scan: str, ras_mm: Sequence[float]) -> dict[str, list[float]]:
+        """Return the places in the scans of other times that a place shows.
+
+        Raises
+        ------
+        InputError
+            If there is no such scan, or the scans are not registered yet.
+        """
+        if scan not in self.scans or self._sources is None:
+            known = list(self.scans) if self._sources is not None else "scans that are registered"
+            raise InputError(f"scan: expected one of {known}, found {scan!r}")
+        place = from_ras(ras_mm)
+        linked = {}
+        for followup, row in zip(self._session.case.followups, self._sources, strict=True):
+            for baseline, alignment in row:
+                then, now = baseline_scan(baseline.region), followup_scan(followup.region)
+                if scan == then:
+                    linked[now] = from_ras(alignment.to_followup(place)[0]).tolist()
+                elif scan == now:
+                    linked[then] = from_ras(alignment.to_baseline(place)[0]).tolist()
+        return linked
+
+    def _rows(self, found: LongitudinalSegmentation, now: Mapping[str, Volume]) -> list[dict[str, Any]]:
+        """Return one row for each lesion: its volumes, and where it was and is."""
+        rows: dict[int, dict[str, Any]] = {}
+        for scan, baseline in self._baselines.items():
+            counts = np.bincount(baseline.lesions.array.ravel(), minlength=max(baseline.points, default=0) + 1)
+            for number, point in baseline.points.items():
+                row = rows.setdefault(number, _row(number))
+                row["then_ml"] = (row["then_ml"] or 0.0) + float(counts[number]) * baseline.ct.grid.voxel_ml
+                row["places"][scan] = ras_at(baseline.ct.grid, point)
+        for scan, followup in self._followups.items():
+            mask = now[scan]
+            for one in found.followups[followup.region].lesions:
+                row = rows.setdefault(one.lesion.number, _row(one.lesion.number))
+                voxels = np.count_nonzero(mask.array == one.lesion.number)
+                row["now_ml"] += float(voxels) * mask.grid.voxel_ml
+                row["places"][scan] = from_ras(one.lesion.place_mm).tolist()
+        return [rows[number] for number in sorted(rows)]
+
+
+def _row(number: int) -> dict[str, Any]:
+    return {"number": number, "then_ml": None, "now_ml": 0.0, "places": {}}
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a table; a lesion that is new has no volume then and no change."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["lesion", "then_ml", "now_ml", "change_ml"])
+    for row in rows:
+        then, now = row["then_ml"], row["now_ml"]
+        known = [f"{then:.3f}", f"{now:.3f}", f"{now - then:.3f}"] if then is not None else ["", f"{now:.3f}", ""]
+        table.writerow([row["number"], *known])
+    return text.getvalue()
+
+
+def _points(marks: Marks, scan: str) -> dict[int, tuple[float, float, float]]:
+    return {int(mark.kind): mark.point_xyz for mark in marks if mark.scan == scan}
+
+
+def _click_file(region: str) -> str:
+    return next(one.followup_clicks.relative_path for one in REGIONS if one.name == region)

@@ -1,0 +1,98 @@
+"""Whatever a reader has of a case becomes an open study: a case folder, two image files, or a DICOM study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from lesionclick.errors import InputError
+from lesionclick.images import ITK_ERRORS, itk_reason
+from lesionclick.longitudinal.case import LongitudinalCase
+from lesionclick.page.longitudinal import LongitudinalStudy
+from lesionclick.page.petct import PetCtStudy
+from lesionclick.page.study import Study
+from lesionclick.petct.case import PetCtCase
+from lesionclick.tasks import TASKS, read_case
+
+IMAGES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which series of a DICOM study are meant, by UID or number; None where there is one of a kind."""
+
+    pet: str | None = None
+    ct: str | None = None
+
+
+def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choice = Choice()) -> Study:
+    """Read a case, load its model, and open a session.
+
+    Parameters
+    ----------
+    paths
+        A case folder of Grand Challenge, a CT and a PET file in this order, or the folder of a DICOM study.
+    model
+        Model folder; by default the platform's, else the embedded one of the task.
+    choice
+        Of the series of a DICOM study.
+
+    Raises
+    ------
+    InputError
+        If the case is none of these, or not as it should be.
+    ModelError
+        If the model is broken or missing.
+    """
+    session_of = {name: task.open for name, task in TASKS.items()}
+    match paths:
+        case [folder] if folder.is_dir():
+            name = folder.resolve().name
+            if _is_dicom(folder):
+                from lesionclick.dicom.study import read_study
+
+                study = read_study(folder, pet=choice.pet, ct=choice.ct)
+                return PetCtStudy(session_of["task1"](TASKS["task1"].load(model), study.case), name, study.pet)
+            case = read_case(folder)
+            if isinstance(case, LongitudinalCase):
+                return LongitudinalStudy(session_of["task2"](TASKS["task2"].load(model), case), name)
+        case [ct, pet] if _is_image(ct) and _is_image(pet):
+            case, name = PetCtCase.from_images(_read_image(ct), _read_image(pet)), _stem(pet)
+        case _:
+            found = ", ".join(map(str, paths)) or "nothing"
+            raise InputError(f"case: expected a folder, or a CT and a PET file ({', '.join(IMAGES)}), found {found}")
+    return PetCtStudy(session_of["task1"](TASKS["task1"].load(model), case), name)
+
+
+def default_output(paths: Sequence[Path]) -> Path:
+    """Return the folder beside a case that a reading writes to."""
+    last = paths[-1].resolve()
+    return last.with_name(f"{_stem(last)}-lesionclick")
+
+
+def _is_dicom(folder: Path) -> bool:
+    """Tell whether a folder holds a DICOM study; a case is told without the packages that read one."""
+    if any((folder / name).exists() for name in ("inputs.json", "images")):
+        return False
+    from lesionclick.dicom.study import is_dicom
+
+    return is_dicom(folder)
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.name.endswith(IMAGES)
+
+
+def _read_image(path: Path) -> sitk.Image:
+    try:
+        return sitk.ReadImage(str(path), sitk.sitkFloat32)
+    except ITK_ERRORS as error:
+        raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
+
+
+def _stem(path: Path) -> str:
+    endings = [ending for ending in IMAGES if path.name.endswith(ending)]
+    return path.name.removesuffix(max(endings, key=len)) if endings else path.name

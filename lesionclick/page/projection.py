@@ -1,0 +1,131 @@
+"""Rotating maximum-intensity projections, each pixel with the voxel that it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from lesionclick.images import Grid, Volume, points_from_indices
+
+N_FRAMES = 36
+POOLED_MM = 4.0
+"""Voxels are joined up to this size, each block with its highest value: a PET resolves no more."""
+STEP = 0.7
+"""Distance of samples in units of the joined voxel. Below 1 / sqrt(2) no voxel slips between the samples of a slice,
+however the frame is turned."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A projection.
+
+    Attributes
+    ----------
+    values
+        Highest value along each ray, 0 where a ray meets no voxel, shape (rows, columns), float32.
+    voxels
+        The voxel that has it, as an index into the flat array, -1 where there is none, shape (rows, columns), int32.
+    """
+
+    values: NDArray[np.float32]
+    voxels: NDArray[np.int32]
+
+
+class Projector:
+    """Makes the frames of a volume, turned about the patient's long axis.
+
+    Frame 0 is seen from the front, with the patient's right on the left; the patient turns the left side to the viewer.
+    Rows run from head to foot.
+
+    Parameters
+    ----------
+    volume
+        Such as a PET.
+    n_frames
+        Over the full turn.
+    """
+
+    def __init__(self, volume: Volume, n_frames: int = N_FRAMES) -> None:
+        self.n_frames = n_frames
+        self._grid = volume.grid
+        grid, values, voxels = _pool(volume)
+        self._index_image = Volume(np.arange(values.size, dtype=np.int32).reshape(grid.shape_zyx), grid).to_image()
+        # what lies outside has the index -1, and so the last place
+        self._values, self._voxels = np.append(values, np.float32(-np.inf)), np.append(voxels, np.int32(-1))
+        corners = grid.to_physical(points_from_indices(_corners(grid.shape_zyx)))
+        self.centre_mm = (corners.min(axis=0) + corners.max(axis=0)) / 2
+        reach = np.abs(corners - self.centre_mm)
+        self.step_mm = STEP * min(grid.spacing_xyz)
+        wide = math.ceil(np.hypot(reach[:, 0], reach[:, 1]).max() / self.step_mm)
+        high = math.ceil(reach[:, 2].max() / self.step_mm)
+        self.shape = (2 * high + 1, 2 * wide + 1)
+
+    def axes(self, number: int) -> NDArray[np.float64]:
+        """Return the directions of the columns, the rows and the depth of a frame, as columns of a (3, 3) matrix."""
+        angle = 2 * math.pi * number / self.n_frames
+        c, s = math.cos(angle), math.sin(angle)
+        return np.array([[c, 0.0, -s], [s, 0.0, c], [0.0, -1.0, 0.0]])
+
+    def frame(self, number: int) -> Frame:
+        """Return a frame, by the number of its turn from 0 to `n_frames` - 1."""
+        rows, columns = self.shape
+        size = (columns, rows, columns)
+        axes = self.axes(number)
+        corner = self.centre_mm - axes @ ((np.array(size) - 1) / 2 * self.step_mm)
+        found = sitk.Resample(
+            self._index_image,
+            size,
+            sitk.Transform(),
+            sitk.sitkNearestNeighbor,
+            corner.tolist(),
+            [self.step_mm] * 3,
+            axes.ravel().tolist(),
+            -1,
+        )
+        blocks = sitk.GetArrayViewFromImage(found)
+        deepest = self._values[blocks].argmax(axis=0)[None]
+        best = np.take_along_axis(blocks, deepest, axis=0)[0]
+        return Frame(np.where(best >= 0, self._values[best], np.float32(0)), self._voxels[best])
+
+    def point_xyz(self, voxel: int) -> tuple[int, int, int]:
+        """Return the voxel index (x, y, z) of an index into the flat array."""
+        z, y, x = (int(one) for one in np.unravel_index(voxel, self._grid.shape_zyx))
+        return x, y, z
+
+
+def _pool(volume: Volume) -> tuple[Grid, NDArray[np.float32], NDArray[np.int32]]:
+    """Join voxels to blocks; return the blocks' grid, their highest values, and where these are, both flat."""
+    grid = volume.grid
+    factors = [max(1, math.floor(POOLED_MM / spacing)) for spacing in grid.spacing_zyx]
+    padding = [(0, -size % factor) for size, factor in zip(grid.shape_zyx, factors, strict=True)]
+    array = np.pad(volume.array.astype(np.float32), padding, constant_values=-np.inf)
+    voxels = np.pad(np.arange(volume.array.size, dtype=np.int32).reshape(grid.shape_zyx), padding)
+    values, places = _blocks(array, factors), _blocks(voxels, factors)
+    best = values.argmax(axis=1)[:, None]
+    shape = [size // factor for size, factor in zip(array.shape, factors, strict=True)]
+    factors_xyz = np.array(factors[::-1])
+    pooled = Grid(
+        tuple(shape[::-1]),
+        tuple((factors_xyz * grid.spacing_xyz).tolist()),
+        tuple(grid.to_physical((factors_xyz - 1) / 2)[0].tolist()),
+        grid.direction,
+    )
+    return pooled, np.take_along_axis(values, best, 1)[:, 0], np.take_along_axis(places, best, 1)[:, 0]
+
+
+def _blocks(array: NDArray[np.generic], factors: Sequence[int]) -> NDArray[np.generic]:
+    """Return the voxels of each block as a row."""
+    (fz, fy, fx), (z, y, x) = factors, array.shape
+    parts = array.reshape(z // fz, fz, y // fy, fy, x // fx, fx).transpose(0, 2, 4, 1, 3, 5)
+    return parts.reshape(-1, fz * fy * fx)
+
+
+def _corners(shape_zyx: Sequence[int]) -> NDArray[np.float64]:
+    """Return the outer corners of an array, shape (8, 3)."""
+    ends = [(-0.5, size - 0.5) for size in shape_zyx]
+    return np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -1,0 +1,61 @@
+// The keys. Where OHIF's readers have one for the same, it is the same.
+
+/** @type {[string, [string, string][]][]} */
+export const HELP = [
+  ["Mouse", [
+    ["left click", "set a point of the chosen kind; on a point: delete it"],
+    ["right or Shift click", "set a point of the other kind"],
+    ["left drag", "move the crosshair through all views"],
+    ["wheel", "go through the slices; with Ctrl: zoom"],
+    ["middle drag", "move the image"],
+    ["right drag", "window: width and level"],
+    ["click on the MIP", "go to the voxel that shows; drag or wheel: turn"],
+  ]],
+  ["Keys", [
+    ["t  b  v", "a click sets tumour, background, or only the crosshair"],
+    ["Space", "set a point at the crosshair"],
+    ["Ctrl+Z  Ctrl+Y", "undo, redo"],
+    ["n  p", "next, previous lesion"],
+    ["g", "where to click next"],
+    ["m", "show or hide the mask"],
+    ["arrows up, down", "one slice; Page up, down: five"],
+    ["arrows left, right", "turn the MIP; r: keep turning"],
+    ["+  -  =", "zoom in, out, fit"],
+    ["1 2 3 4", "CT: soft tissue, lung, bone, liver"],
+    ["5 6 7", "PET: SUV 0-5, 0-10, 0-20"],
+    ["[  ]", "fusion: less, more PET"],
+    ["Ctrl+S", "save"],
+    ["?", "this list"],
+  ]],
+];
+
+/** Fill the dialog that lists the keys. */
+export function fillHelp(dialog) {
+  for (const [title, lines] of HELP) {
+    const head = document.createElement("strong");
+    head.textContent = title;
+    const list = document.createElement("dl");
+    for (const [key, text] of lines) {
+      const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
+      dt.textContent = key;
+      dd.textContent = text;
+      list.append(dt, dd);
+    }
+    dialog.append(head, list);
+  }
+  dialog.addEventListener("click", () => dialog.close());
+}
+
+/** @param {Record<string, () => void>} actions  by key, with Ctrl+ before it where that is held */
+export function followKeys(actions) {
+  addEventListener("keydown", (event) => {
+    if (event.target.matches("input, select") || event.altKey) return;
+    const held = event.ctrlKey || event.metaKey;
+    const shifted = held && event.shiftKey ? "Shift+" : "";
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const action = actions[`${held ? "Ctrl+" : ""}${shifted}${key}`];
+    if (!action || (key === " " && event.target.matches("button, tr"))) return;
+    event.preventDefault();
+    action();
+  });
+}

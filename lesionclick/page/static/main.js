@@ -1,0 +1,418 @@
+// The page: what is shown of a case, and what a reader does with it.
+
+import { COLORS, CT_WINDOWS, PET_WINDOWS, labelColor } from "./display.js";
+import { fillHelp, followKeys } from "./keys.js";
+import { followMouse } from "./mouse.js";
+import { fillPanel } from "./panel.js";
+import { Projection } from "./projection.js";
+import { call, listen } from "./server.js";
+import { SliceRow, fetchImage } from "./slices.js";
+
+const $ = (id) => document.getElementById(id);
+const AXIAL = 0;
+
+const study = await call("GET", "/api/study");
+const isPetCt = study.task === "task1";
+let state = null;
+let server = null;
+let shownMask = -1;
+let maskIsShown = true;
+let projection = null;
+let tool = "tumor";
+let lesion = null; // number of the lesion that a click sets in Task 2
+let current = -1; // row of the table
+let fusion = 0.6;
+let active = null; // row under the mouse
+const windows = { ct: "soft tissue", pet: "0-5" };
+const ranges = { ct: [...CT_WINDOWS["soft tissue"]], pet: [...PET_WINDOWS["0-5"]] };
+
+document.title = `${study.name} – lesionclick`;
+$("case").textContent = study.name;
+fillHelp($("keys"));
+
+// ---- what is shown
+
+const rows = isPetCt
+  ? ["PET", "CT", "Fusion"].map((name) => new SliceRow($("rows"), { name, scan: "pet" }))
+  : Object.keys(study.scans).map((scan) => new SliceRow($("rows"), { name: scan.replace("-", " "), scan }));
+
+const layer = {
+  ct: (scan) => ({ url: `/api/scans/${scan}.nii`, colormap: "gray", range: ranges.ct }),
+  pet: (colormap, opacity) => ({ url: "/api/scans/pet.nii", colormap, range: ranges.pet, opacity }),
+};
+
+function layersOf(row) {
+  if (!isPetCt) return [layer.ct(row.scan)];
+  return { PET: [layer.pet("pet")], CT: [layer.ct("ct")], Fusion: [layer.ct("ct"), layer.pet("fusion", fusion)] }[row.name];
+}
+
+function modality(image) {
+  return image._colormap === "gray" ? "ct" : "pet";
+}
+
+function applyDisplay() {
+  for (const row of rows) {
+    for (const image of row.layers) {
+      [image.cal_min, image.cal_max] = ranges[modality(image)];
+      if (image._colormap === "fusion") image.opacity = fusion;
+    }
+    row.showMask(maskIsShown);
+    row.refresh();
+  }
+  if (projection) {
+    projection.range = ranges.pet;
+    projection.draw();
+  }
+}
+
+function setWindow(kind, name) {
+  windows[kind] = name;
+  ranges[kind] = [...(kind === "ct" ? CT_WINDOWS : PET_WINDOWS)[name]];
+  const select = $(`window-${kind}`);
+  if (select) select.value = name;
+  applyDisplay();
+}
+
+function setFusion(value) {
+  fusion = Math.min(Math.max(value, 0), 1);
+  $("fusion").value = String(fusion);
+  applyDisplay();
+}
+
+// ---- moving about
+
+let linking = 0;
+
+/**
+ * Show a place in all rows: those of the same grid at once, those of the other time at `places`, by scan, or else where the
+ * registration says.
+ */
+async function goTo(row, mm, places = {}) {
+  const same = isPetCt ? rows : [row];
+  for (const one of same) one.goTo(mm);
+  if (projection) {
+    projection.mm = rows[0].mm;
+    projection.draw();
+  }
+  showValues(row, null);
+  if (isPetCt) return;
+  const mine = ++linking;
+  const query = new URLSearchParams([["scan", row.scan], ...row.mm.map((v) => ["ras_mm", v])]);
+  try {
+    const linked = { ...(await call("GET", `/api/link?${query}`)), ...places };
+    if (mine !== linking) return;
+    for (const other of rows) if (other !== row && linked[other.scan]) other.goTo(linked[other.scan]);
+  } catch {
+    // not registered yet: the scans are looked at apart
+  }
+}
+
+const look = (mm) => goTo(rows[0], mm);
+
+function goToLesion(n) {
+  const lesions = state?.findings?.lesions ?? [];
+  if (!lesions.length) return;
+  current = ((n % lesions.length) + lesions.length) % lesions.length;
+  const one = lesions[current];
+  if (isPetCt) look(one.ras_mm);
+  else {
+    lesion = one.number;
+    const known = rows.filter((row) => one.places[row.scan]).reverse(); // the follow-up before the baseline
+    goTo(known[0], one.places[known[0].scan], one.places);
+  }
+  render();
+}
+
+function goToMark(mark) {
+  if (!isPetCt) lesion = Number(mark.kind);
+  goTo(rows.find((row) => row.scan === mark.scan), mark.ras_mm);
+  render();
+}
+
+function nextNumber() {
+  const numbers = [...(study.baseline_points ?? []).map((one) => one.number), ...(state?.marks ?? []).map((one) => Number(one.kind))];
+  return Math.max(0, ...numbers) + 1;
+}
+
+function step(slices) {
+  const row = active ?? rows[0];
+  goTo(row, row.stepped(row.hovered ?? AXIAL, slices));
+}
+
+function showValues(row, hovered) {
+  const mm = hovered ?? row.mm;
+  const texts = [];
+  const source = isPetCt ? rows[2] : row;
+  for (const image of source.layers) {
+    const value = source.valueAt(image, mm);
+    if (value !== null) texts.push(modality(image) === "ct" ? `HU ${value.toFixed(0)}` : `SUV ${value.toFixed(2)}`);
+  }
+  const [x, y, z] = mm.map((v) => v.toFixed(1));
+  $("values").textContent = `${texts.reverse().join("   ")}   at R ${x}  A ${y}  S ${z} mm`;
+}
+
+// ---- doing
+
+function say(text) {
+  $("message").textContent = text;
+}
+
+async function act(method, path, body) {
+  try {
+    say("");
+    return await call(method, path, body);
+  } catch (error) {
+    say(error instanceof TypeError ? "The server did not get this: please do it again when it is back." : error.message);
+    return null;
+  }
+}
+
+function kindOf(row, other) {
+  if (!isPetCt) return study.clickable.includes(row.scan) && tool !== "look" && lesion !== null ? String(lesion) : null;
+  if (other) return tool === "background" ? "tumor" : "background";
+  return tool === "look" ? null : tool;
+}
+
+function click(row, mm, other) {
+  goTo(row, mm);
+  const kind = kindOf(row, other);
+  if (kind !== null) act("POST", "/api/points", { scan: row.scan, kind, ras_mm: mm });
+  else if (!isPetCt && tool !== "look") say("Choose a lesion in the table, or a new one; then click in the follow-up.");
+}
+
+async function save() {
+  say("saving");
+  const saved = await act("POST", "/api/save");
+  if (saved) say(`saved in ${saved.folder}: ${saved.files.join(", ")}`);
+}
+
+async function suggest() {
+  await act("POST", "/api/suggest");
+}
+
+function chooseTool(name) {
+  tool = name;
+  for (const one of $("tools").children) one.setAttribute("aria-checked", String(one.dataset.tool === name));
+}
+
+const reader = {
+  click,
+  goTo,
+  goToLesion,
+  goToMark,
+  look,
+  nextNumber,
+  suggest,
+  remove: (mark) => act("DELETE", `/api/points/${mark.number}`),
+  pointAt: (row, near) => marksOn(row).sort((a, b) => near(a.ras_mm) - near(b.ras_mm))[0],
+  hover: (row, mm) => {
+    active = row;
+    showValues(row, mm);
+  },
+  window: (row, dx, dy) => {
+    const kind = row.name === "PET" ? "pet" : "ct";
+    const [low, high] = ranges[kind];
+    const width = Math.max((high - low) * (1 + dx / 200), kind === "pet" ? 0.5 : 10);
+    const level = kind === "pet" ? width / 2 : (low + high) / 2 - (dy * (high - low)) / 300;
+    ranges[kind] = [level - width / 2, level + width / 2];
+    applyDisplay();
+  },
+  views: (row, change) => (isPetCt ? rows : [row]).forEach(change),
+  newLesion: () => {
+    lesion = nextNumber();
+    current = -1;
+    say(`A click in the follow-up sets lesion ${lesion}.`);
+    render();
+  },
+  get current() {
+    return isPetCt ? current : (state?.findings?.lesions ?? []).findIndex((one) => one.number === lesion);
+  },
+};
+
+function marksOn(row) {
+  return (state?.marks ?? []).filter((mark) => mark.scan === row.scan);
+}
+
+/** Draw the points of a row on one of its slices; those of nearby slices are faint. */
+function paintPoints(row) {
+  return (pen, tile, ratio) => {
+    const dots = marksOn(row).map((mark) => ({ mm: mark.ras_mm, kind: mark.kind }));
+    for (const one of study.baseline_points ?? []) if (one.scan === row.scan) dots.push({ mm: one.ras_mm, kind: String(one.number) });
+    for (const { mm, kind } of dots) {
+      const { x, y, away } = row.onTile(tile, mm);
+      if (away > 4) continue;
+      pen.globalAlpha = away <= 0.5 ? 1 : 0.3;
+      pen.beginPath();
+      pen.arc(x, y, 5 * ratio, 0, 2 * Math.PI);
+      pen.fillStyle = COLORS[kind] ?? `rgb(${labelColor(Number(kind))})`;
+      pen.fill();
+      pen.lineWidth = 1.5 * ratio;
+      pen.strokeStyle = "#fff";
+      pen.stroke();
+      if (!COLORS[kind]) {
+        pen.font = `600 ${11 * ratio}px system-ui, sans-serif`;
+        [pen.textAlign, pen.textBaseline] = ["left", "middle"];
+        pen.lineWidth = 3 * ratio;
+        pen.strokeStyle = "#000c";
+        pen.strokeText(kind, x + 8 * ratio, y);
+        pen.fillStyle = "#fff";
+        pen.fillText(kind, x + 8 * ratio, y);
+      }
+      pen.globalAlpha = 1;
+    }
+  };
+}
+
+// ---- the state that the server tells
+
+function render() {
+  if (!state) return;
+  $("undo").disabled = !state.can_undo;
+  $("redo").disabled = !state.can_redo;
+  $("progress").className = state.busy ? "busy" : "";
+  const { first, final } = state.seconds;
+  const shown = first === undefined ? "" : `first mask ${first.toFixed(1)} s`;
+  $("progress").textContent = final === undefined ? [shown, "computing"].filter(Boolean).join(", ") : `${shown}, final ${final.toFixed(1)} s`;
+  if (state.error) say(`The session failed: ${state.error}`);
+  fillPanel($("panel"), study, state, reader);
+  for (const row of rows) row.paintOver();
+  if (projection) {
+    projection.marks = state.marks.map((mark) => ({ mm: mark.ras_mm, color: COLORS[mark.kind] }));
+    projection.draw();
+  }
+}
+
+let fetching = false;
+
+/** Fetch masks until the one shown is the server's. */
+async function showMask() {
+  if (fetching) return;
+  fetching = true;
+  try {
+    while (shownMask !== state.mask) {
+      const wanted = state.mask;
+      const scans = [...new Set(rows.map((row) => row.scan))];
+      for (const scan of scans) {
+        const fresh = await fetchImage(`/api/masks/${scan}.nii?${wanted}`);
+        for (const row of rows) if (row.scan === scan) row.setMask(fresh);
+      }
+      shownMask = wanted;
+      document.body.dataset.mask = String(wanted);
+    }
+  } catch {
+    // the server is away; its next state asks again
+  } finally {
+    fetching = false;
+  }
+}
+
+function onState(fresh) {
+  if (server !== null && fresh.server !== server) location.reload();
+  server = fresh.server;
+  state = fresh;
+  $("banner").hidden = true;
+  render();
+  showMask();
+  document.body.dataset.revision = String(state.revision);
+  document.body.dataset.final = String(state.final);
+}
+
+function onLost(reason) {
+  $("banner").hidden = false;
+  $("banner").textContent =
+    reason === "refused"
+      ? "The server has another token now: open the address that the command printed. Your points are on disk."
+      : "The server does not answer. Your points are on disk; this page goes on as soon as it is back.";
+}
+
+// ---- controls
+
+function addControls() {
+  const tools = isPetCt ? [["tumor", "Tumour"], ["background", "Background"], ["look", "Look"]] : [["tumor", "Set point"], ["look", "Look"]];
+  for (const [name, text] of tools) {
+    const button = document.createElement("button");
+    Object.assign(button, { textContent: text, className: name, onclick: () => chooseTool(name) });
+    button.dataset.tool = name;
+    button.setAttribute("role", "radio");
+    $("tools").append(button);
+  }
+  chooseTool("tumor");
+  const choice = (label, kind, names) => {
+    const box = document.createElement("label");
+    const select = Object.assign(document.createElement("select"), { id: `window-${kind}`, onchange: () => setWindow(kind, select.value) });
+    for (const name of names) select.append(new Option(name, name));
+    box.append(label, select);
+    $("windows").append(box);
+  };
+  if (isPetCt) choice("SUV", "pet", Object.keys(PET_WINDOWS));
+  choice("HU", "ct", Object.keys(CT_WINDOWS));
+  if (isPetCt) {
+    const box = document.createElement("label");
+    const slider = Object.assign(document.createElement("input"), { type: "range", id: "fusion", min: 0, max: 1, step: 0.05, value: fusion });
+    slider.oninput = () => setFusion(Number(slider.value));
+    box.append("Fusion", slider);
+    $("windows").append(box);
+  }
+  $("undo").onclick = () => act("POST", "/api/undo");
+  $("redo").onclick = () => act("POST", "/api/redo");
+  $("save").onclick = save;
+  $("help").onclick = () => $("keys").showModal();
+}
+
+function addKeys() {
+  const all = (change) => () => rows.forEach(change);
+  const actions = {
+    t: () => chooseTool("tumor"),
+    v: () => chooseTool("look"),
+    " ": () => click(active ?? rows[0], (active ?? rows[0]).mm, false),
+    "Ctrl+z": () => act("POST", "/api/undo"),
+    "Ctrl+y": () => act("POST", "/api/redo"),
+    "Ctrl+Shift+z": () => act("POST", "/api/redo"),
+    "Ctrl+s": save,
+    n: () => goToLesion(reader.current + 1),
+    p: () => goToLesion(reader.current < 0 ? -1 : reader.current - 1),
+    m: () => {
+      maskIsShown = !maskIsShown;
+      applyDisplay();
+    },
+    ArrowUp: () => step(1),
+    ArrowDown: () => step(-1),
+    PageUp: () => step(5),
+    PageDown: () => step(-5),
+    "+": all((row) => row.zoomBy(1.25)),
+    "-": all((row) => row.zoomBy(0.8)),
+    "=": all((row) => row.fit()),
+    "?": () => $("keys").showModal(),
+  };
+  Object.keys(CT_WINDOWS).forEach((name, n) => (actions[n + 1] = () => setWindow("ct", name)));
+  if (isPetCt) {
+    Object.keys(PET_WINDOWS).forEach((name, n) => (actions[n + 5] = () => setWindow("pet", name)));
+    Object.assign(actions, {
+      b: () => chooseTool("background"),
+      g: suggest,
+      "[": () => setFusion(fusion - 0.1),
+      "]": () => setFusion(fusion + 0.1),
+      r: () => projection.toggle(),
+      ArrowLeft: () => projection.turn(-1),
+      ArrowRight: () => projection.turn(1),
+    });
+  }
+  followKeys(actions);
+}
+
+addControls();
+addKeys();
+for (const row of rows) {
+  row.paint = paintPoints(row);
+  await row.load(layersOf(row));
+  followMouse(row, reader);
+}
+active = rows[0];
+if (isPetCt) {
+  projection = new Projection($("mip"), look);
+  projection.mm = rows[0].mm;
+}
+showValues(rows[0], null);
+listen(onState, onLost);
+document.body.dataset.ready = "true";
+projection?.load().catch(() => say("The projection is not complete: the server did not answer."));

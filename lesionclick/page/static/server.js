@@ -1,0 +1,61 @@
+// Talks to the server: actions, and the state that all tabs share.
+
+/** An action that the server refused, with its reason. */
+export class Refused extends Error {}
+
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {object} [body]
+ * @returns {Promise<any>}
+ */
+export async function call(method, path, body) {
+  const options = body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await fetch(path, { method, ...options });
+  const content = await answer.json();
+  if (!answer.ok) {
+    const detail = typeof content.detail === "string" ? content.detail : JSON.stringify(content.detail);
+    throw new Refused(detail);
+  }
+  return content;
+}
+
+const RETRY_MS = 1000;
+const SILENCE_MS = 25000; // the server speaks every 10 s
+
+/**
+ * Hear of each state. While the server is away, ask for it until it is back; what it says then counts.
+ *
+ * @param {(state: any) => void} onState
+ * @param {(reason: "away" | "refused") => void} onLost
+ */
+export function listen(onState, onLost) {
+  let source = null;
+  let silence = 0;
+  const lose = async () => {
+    source.close();
+    clearTimeout(silence);
+    let reason = "away";
+    try {
+      reason = (await fetch("/api/state", { cache: "no-store" })).status === 403 ? "refused" : "away";
+    } catch {
+      // no server at all
+    }
+    onLost(reason);
+    setTimeout(connect, RETRY_MS);
+  };
+  const hearken = () => {
+    clearTimeout(silence);
+    silence = setTimeout(lose, SILENCE_MS);
+  };
+  const connect = () => {
+    source = new EventSource("/api/events");
+    source.onmessage = (event) => {
+      hearken();
+      onState(JSON.parse(event.data));
+    };
+    source.onerror = lose;
+    hearken();
+  };
+  connect();
+}
