@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.images import Volume
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes, is_first_on_lesion
-from lesionclick.prompts.spec import Gate, Rules
+from lesionclick.prompts.spec import Rules
 
 LENGTH_MM = 12.0
 """Standard deviation of the correction around a click in mm, about the distance between two readers' contours."""
@@ -39,8 +38,6 @@ class RulesActed:
         Numbers of those that the network alone had on the wrong side.
     removed
         Number of components without a tumour point that were removed.
-    emptied
-        Whether the gate before the first click took all of the mask away.
     """
 
     tumor: int = 0
@@ -48,11 +45,8 @@ class RulesActed:
     corrected_tumor: int = 0
     corrected_background: int = 0
     removed: int = 0
-    emptied: bool = False
 
     def __str__(self) -> str:
-        if self.emptied:
-            return "emptied a mask that is negligible before the first click"
         return (
             f"corrected {self.corrected_tumor} of {self.tumor} tumour and {self.corrected_background} of "
             f"{self.background} background points, removed {self.removed} unmarked components"
@@ -131,25 +125,6 @@ def apply_rules(
         removed += _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx))
     corrected = [int(wrong[side == one].sum()) for one in (1.0, -1.0)]
     return mask, RulesActed(len(tumor), len(background), corrected[0], corrected[1], removed)
-
-
-def is_negligible(mask: NDArray[np.bool_], pet: Volume, gate: Gate) -> bool:
-    """Tell whether a mask before the first click is so small and so weak that it is more likely none.
-
-    Parameters
-    ----------
-    mask
-        The whole mask, shape (z, y, x).
-    pet
-        SUV, on the same grid.
-    gate
-        The mask is negligible where both its volume and its highest uptake are below the gate's. One without a voxel
-        is not.
-    """
-    count = np.count_nonzero(mask)
-    if not 0 < count * pet.grid.voxel_ml < gate.below_ml:
-        return False
-    return bool(pet.array[mask].max() < gate.below_suv)
 
 
 def _remove_doubtful(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from lesionclick.images import Volume
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.prediction import PetCtPredictor
-from lesionclick.petct.rules import RulesActed, apply_rules, is_negligible
+from lesionclick.petct.rules import RulesActed, apply_rules
 from lesionclick.petct.suggestions import Findings, Suggestion, find_suggestions
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 from lesionclick.prompts.spec import Rules
@@ -139,9 +139,6 @@ class PetCtSession:
             mask, acted = apply_rules(
                 predicted.lesion_logit, given, grid.spacing_zyx, spec.rules, sure_logit=spec.sure_logit
             )
-            gate = spec.gate
-            if gate and not len(given) and is_negligible(mask, self.case.pet, gate):
-                mask, acted = np.zeros_like(mask), replace(acted, emptied=True)
         logger.info("rules: %s", acted)
         found = Segmentation(
             Volume(mask.astype(np.uint8), grid),

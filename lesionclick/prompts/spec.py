@@ -67,22 +67,6 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Gate:
-    """When a mask before the first click is too little to be believed; see `lesionclick.petct.rules.is_negligible`.
-
-    Attributes
-    ----------
-    below_ml
-        Volume of the whole mask.
-    below_suv
-        Highest uptake in it.
-    """
-
-    below_ml: float
-    below_suv: float
-
-
-@dataclass(frozen=True)
 class PromptSpec:
     """What a model folder says of its prompts.
 
@@ -108,8 +92,6 @@ class PromptSpec:
         To which CT and PET are rounded before anything else.
     calibration
         How its logits become probabilities, which proposals of places to click are made from.
-    gate
-        Before the first click: which masks are emptied. None for none.
     """
 
     encoding: Encoding
@@ -120,7 +102,6 @@ class PromptSpec:
     sure_logit: float = 0.0
     precision: Precision = "float32"
     calibration: Calibration = field(default_factory=Calibration)
-    gate: Gate | None = None
 
     @property
     def task(self) -> TaskName:
@@ -142,8 +123,6 @@ class PromptSpec:
             written["sure_logit"] = self.sure_logit
         if self.calibration != Calibration():
             written["calibration"] = asdict(self.calibration)
-        if self.gate is not None:
-            written["gate"] = asdict(self.gate)
         return written
 
     def to_json(self) -> str:
@@ -172,13 +151,9 @@ class PromptSpec:
         prediction = _read_prediction(values.get("prediction", {}), f"{source}, prediction")
         read = {**values, "encoding": encoding, "prediction": prediction}
         if "calibration" in values:
-            read["calibration"] = Calibration(**_read_numbers(values, "calibration", Calibration, source))
-            if read["calibration"].scale <= 0:
-                raise ModelError(f"{source}, calibration: scale must be above 0, found {read['calibration'].scale!r}")
+            read["calibration"] = _read_calibration(values["calibration"], f"{source}, calibration")
         if values.get("sure_logit", 0.0) != 0.0:
             _require_positive(values["sure_logit"], "sure_logit", source)
-        if values.get("gate") is not None:
-            read["gate"] = Gate(**_read_numbers(values, "gate", Gate, source))
         return cls(**read)
 
 
@@ -233,16 +208,17 @@ def _read_prediction(values: object, source: str) -> Prediction:
     return Prediction(tuple(axes), survey)
 
 
-def _read_numbers(values: Mapping[str, Any], key: str, kind: type[Calibration | Gate], source: str) -> dict[str, float]:
-    """Return the object at a key, which has to have every field of `kind` and only finite numbers."""
-    found, names = values[key], {one.name for one in fields(kind)}
+def _read_calibration(found: object, source: str) -> Calibration:
+    names = {one.name for one in fields(Calibration)}
     if not isinstance(found, Mapping):
-        raise ModelError(f"{source}, {key}: expected an object, found {found!r}")
-    _require_keys(found, names, names, f"{source}, {key}")
+        raise ModelError(f"{source}: expected an object, found {found!r}")
+    _require_keys(found, names, names, source)
     for name, value in found.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ModelError(f"{source}, {key}: {name} must be a number, found {value!r}")
-    return dict(found)
+            raise ModelError(f"{source}: {name} must be a number, found {value!r}")
+    if found["scale"] <= 0:
+        raise ModelError(f"{source}: scale must be above 0, found {found['scale']!r}")
+    return Calibration(**found)
 
 
 def _require_positive(value: object, key: str, source: str) -> None:

@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
 
-from lesionclick.images import Grid, Volume
-from lesionclick.petct.rules import RulesActed, apply_rules, is_negligible
+from lesionclick.petct.rules import RulesActed, apply_rules
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
-from lesionclick.prompts.spec import Gate
 
 SPACING = (3.0, 4.0, 4.0)
 OUTSIDE = [[0, n, 0] for n in range(5)]
@@ -224,28 +222,6 @@ def test_four_hundred_points_have_the_last_word():
 def test_what_was_done_is_told_in_a_line():
     told = str(RulesActed(tumor=7, background=5, corrected_tumor=3, corrected_background=2, removed=4))
     assert [int(word) for word in told.replace(",", " ").split() if word.isdigit()] == [3, 7, 2, 5, 4]
-
-
-@pytest.mark.parametrize(
-    ("below_ml", "below_suv", "negligible"),
-    [(0.1, 4.0, True), (0.096, 4.0, False), (0.1, 3.5, False), (0.05, 9.0, False)],
-)
-def test_a_mask_that_is_small_and_weak_is_negligible(below_ml: float, below_suv: float, negligible: bool):
-    grid = Grid((12, 12, 12), (4.0, 4.0, 3.0))
-    mask, suv = np.zeros(grid.shape_zyx, dtype=bool), np.full(grid.shape_zyx, 9.0, dtype=np.float32)
-    mask[5, 5, 5] = mask[9, 9, 9] = True  # 2 x 0.048 ml
-    suv[mask] = 2.0, 3.5
-    assert is_negligible(mask, Volume(suv, grid), Gate(below_ml, below_suv)) == negligible
-
-
-def test_no_mask_is_not_negligible():
-    grid = Grid((4, 4, 4), (4.0, 4.0, 3.0))
-    nothing = np.zeros(grid.shape_zyx, dtype=bool)
-    assert not is_negligible(nothing, Volume(nothing.astype(np.float32), grid), Gate(10.0, 10.0))
-
-
-def test_an_emptied_mask_is_told():
-    assert "emptied" in str(RulesActed(emptied=True))
 
 
 class TestDoubtfulComponents:

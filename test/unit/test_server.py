@@ -78,7 +78,6 @@ def test_a_case_gives_201_and_the_paths_of_its_masks(started) -> None:
         "corrected_tumor": 1,
         "corrected_background": 0,
         "removed": 3,
-        "emptied": False,
     }
     masks = ["/output/images/a/1.mha", "/output/images/b/2.mha"]
     assert answer.json() == {"masks": masks, "rules": acted, "seconds": {"predict": 1.235}}

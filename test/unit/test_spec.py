@@ -6,7 +6,7 @@ import pytest
 
 from lesionclick.errors import ModelError
 from lesionclick.prompts.encodings import Ball, Fields, Gaussian, LesionPair
-from lesionclick.prompts.spec import OFFICIAL_BASELINE, SECOND_PLACE, Calibration, Gate, Prediction, PromptSpec
+from lesionclick.prompts.spec import OFFICIAL_BASELINE, SECOND_PLACE, Calibration, Prediction, PromptSpec
 
 FIRST_FORM = {
     "encoding": "fields",
@@ -52,7 +52,7 @@ def changed(spec: PromptSpec, **changes: Any) -> dict[str, Any]:
         PromptSpec(Fields(6.0), prediction=Prediction((0, 2), survey=True), rules="challenge"),
         PromptSpec(Fields(1.5, "voxel", far_mm=20.0, cutoff_mm=60.0), rules="none"),
         PromptSpec(LesionPair(10.0, mask_mm=9.0)),
-        PromptSpec(Ball(3.0), calibration=Calibration(0.7, -3.5), gate=Gate(2.0, 4.0)),
+        PromptSpec(Ball(3.0), calibration=Calibration(0.7, -3.5)),
     ],
     ids=lambda spec: spec.encoding.name,
 )
@@ -136,8 +136,6 @@ def test_official_baseline_is_a_gaussian_of_three_voxels_on_the_image() -> None:
         ({"calibration": {"scale": 1.0}}, "calibration: missing keys .'shift'"),
         ({"calibration": {"scale": 1.0, "shift": "0"}}, "calibration: shift must be a number"),
         ({"calibration": {"scale": 0, "shift": 0}}, "calibration: scale must be above 0"),
-        ({"gate": {"below_ml": True, "below_suv": 3}}, "gate: below_ml must be a number"),
-        ({"gate": {"below_ml": 2, "below_suv": 3, "above": 1}}, "gate: unknown keys .'above'"),
         ({"readers": "challenge"}, "unknown keys .'readers'"),
         ({"colour": "red"}, "unknown keys .'colour'"),
     ],
@@ -237,9 +235,8 @@ def test_a_calibration_scales_the_logit_and_then_shifts_it() -> None:
     assert Calibration().probability(logit).dtype == np.float32
 
 
-@pytest.mark.parametrize("key", ["calibration", "gate"])
-def test_what_changes_nothing_is_not_written(key: str) -> None:
-    assert key not in PromptSpec(Ball(3.0)).to_mapping()
+def test_a_calibration_that_changes_nothing_is_not_written() -> None:
+    assert "calibration" not in PromptSpec(Ball(3.0)).to_mapping()
 
 
 def test_how_sure_a_component_has_to_be_is_read_and_written():

@@ -24,7 +24,7 @@ from lesionclick.petct.suggestions import (
 )
 from lesionclick.prompts.encodings import Ball
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
-from lesionclick.prompts.spec import Calibration, Gate, PromptSpec
+from lesionclick.prompts.spec import Calibration, PromptSpec
 
 SHAPE = (40, 40, 60)
 SPACING = (4.0, 4.0, 4.0)
@@ -245,15 +245,3 @@ def test_a_calibration_changes_how_sure_a_place_is_and_no_voxel_of_the_mask(sess
     unsure = with_prompt(session, calibration=Calibration(scale=0.25)).suggest()
     np.testing.assert_array_equal(session.segment().mask.array, before)
     assert max(one.spread for one in unsure) < min(one.spread for one in plain)
-
-
-def test_a_gate_empties_a_small_weak_mask_before_the_first_click_alone(session: Any) -> None:
-    volume_ml = float(session.segment().mask.array.sum()) * session.case.pet.grid.voxel_ml
-    gated = with_prompt(session, gate=Gate(volume_ml + 0.1, 20.0))
-    assert gated.segment().rules.emptied
-    assert not gated.segment().mask.array.any()
-    gated.add(BACKGROUND, (1, 1, 1))
-    assert gated.segment().mask.array.any()
-    gated.undo()
-    for gate in (Gate(volume_ml - 0.1, 20.0), Gate(volume_ml + 0.1, 11.0)):
-        assert with_prompt(session, gate=gate).segment().mask.array.any()
