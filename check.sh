@@ -13,6 +13,6 @@ stage "mypy"
 stage "import-linter"
 .venv/bin/lint-imports
 stage "shellcheck"
-.venv/bin/shellcheck --external-sources ./*.sh test/wheel.sh test/container/cohort.sh .ci/run
+.venv/bin/shellcheck --external-sources ./*.sh test/wheel.sh test/container/cohort.sh lesionclick/page/web/check.sh .ci/run
 stage "pytest"
 "$python" -m pytest "$@"
