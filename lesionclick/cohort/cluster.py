@@ -25,8 +25,8 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.profile.enabled": False,
 }
-"""Of Dask: a worker holds no case but the one it does, so that its death harms no other; and nobody looks at the profiles
-that it would make of its threads a hundred times a second."""
+"""Of Dask. A worker holds no case but the one it does, so that its death harms no other; and nobody looks at the
+profiles that it would make of its threads a hundred times a second."""
 
 
 class ClusterError(LesionClickError):
