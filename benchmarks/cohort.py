@@ -26,10 +26,11 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 
+import dask
 from distributed import Client, Scheduler, SpecCluster, Worker, get_task_stream
 
 from lesionclick.cohort.cases import find_cohort
-from lesionclick.cohort.cluster import local_cluster
+from lesionclick.cohort.cluster import SETTINGS, local_cluster
 from lesionclick.cohort.fingerprints import digest_models
 from lesionclick.cohort.run import run_cases
 from lesionclick.cohort.work import CohortCase, Outcome, Work
@@ -201,6 +202,7 @@ def scheduler(folder: Path, args: argparse.Namespace) -> None:
     }
     server = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     with (
+        dask.config.set(SETTINGS),
         CohortFolder(folder / "out").opened() as out,
         SpecCluster(workers, scheduler=server) as cluster,
         Client(cluster) as client,
@@ -222,7 +224,7 @@ def scheduler(folder: Path, args: argparse.Namespace) -> None:
     print(f"{args.tasks} cases of {args.seconds:g} s on {args.workers} workers: {wall:.0f} s, {ideal:.0f} s at best")
     print(f"added to a case: {1e3 * added:.0f} ms of its worker, {1e3 * mean(on_files):.0f} ms of it on files")
     print(f"CPU of all together (scheduler, {args.workers} workers, files): {1e3 * used / args.tasks:.2f} ms a case")
-    print(f"{sum(1 for _ in out.records())} records")
+    print(f"{sum(1 for _ in out.records()) - 1} records")
 
 
 def main() -> None:

@@ -20,6 +20,13 @@ TRIES_AGAIN = 3
 """How often a case is tried again whose worker died over it."""
 CONNECT_S = 30.0
 """How long a scheduler may take to answer."""
+SETTINGS = {
+    "distributed.scheduler.allowed-failures": TRIES_AGAIN,
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.worker.profile.enabled": False,
+}
+"""Of Dask. A worker holds no case but the one it does, so that its death harms no other; and nobody looks at the
+profiles that it would make of its threads a hundred times a second."""
 
 
 class ClusterError(LesionClickError):
@@ -72,7 +79,7 @@ def local_cluster(workers: int | None = None, threads: int | None = None) -> Ite
     }
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
     with (
-        dask.config.set({**_settings(), **_numbers_of_threads(each)}),
+        dask.config.set({**SETTINGS, **_numbers_of_threads(each)}),
         SpecCluster(specs, scheduler=scheduler, worker={"cls": Worker}) as cluster,
         Client(cluster) as client,
     ):
@@ -108,7 +115,7 @@ def slurm_cluster(slurm: Slurm) -> Iterator[Client]:
     from dask_jobqueue import SLURMCluster
 
     with (
-        dask.config.set(_settings()),
+        dask.config.set(SETTINGS),
         SLURMCluster(
             cores=slurm.cores,
             processes=1,
@@ -132,19 +139,6 @@ class _DeafToInterrupts(WorkerPlugin):  # type: ignore[misc]
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def _settings() -> dict[str, object]:
-    """Return Dask's settings.
-
-    A worker holds no case but the one it does, so that its death harms no other; and nobody looks at the profiles that
-    it would make of its threads a hundred times a second.
-    """
-    return {
-        "distributed.scheduler.allowed-failures": TRIES_AGAIN,
-        "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.worker.profile.enabled": False,
-    }
 
 
 def _numbers_of_threads(count: int) -> dict[str, object]:
