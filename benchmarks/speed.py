@@ -189,7 +189,7 @@ def time_session(grid: Grid, pairs: int) -> None:
             session.add(kind, point.point_xyz)
             measure(f"{kind} click {number + 1}", ["neighbourhood", "final"])
     session.undo()
-    measure("taken back", [""])
+    measure("taken back", ["neighbourhood", "final"])
     begin = time.perf_counter()
     fresh = PetCtSession(model, case).segment(session.prompts)
     same = np.array_equal(fresh.mask.array, session.segment().mask.array)
