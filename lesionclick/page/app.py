@@ -75,7 +75,11 @@ def create_app(reading: Reading, access: Access, *, is_stopping: Callable[[], bo
 async def _events(reading: Reading, is_stopping: Callable[[], bool]) -> AsyncIterator[str]:
     """Yield the state as server-sent events: now, after each change, and now and then."""
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
-    with reading.listening(lambda: loop.call_soon_threadsafe(changed.set)):
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(changed.set)
+
+    with reading.listening(tell):
         while not is_stopping():
             changed.clear()
             yield f"data: {json.dumps(reading.state())}\n\n"

@@ -55,9 +55,8 @@ class LongitudinalStudy:
         self._baselines = {baseline_scan(one.region): one for one in case.baselines}
         self._followups = {followup_scan(one.region): one for one in case.followups}
         self.clickable = tuple(self._followups)
-        self.scans: Mapping[str, Volume] = {
-            name: one.ct for name, one in (*self._baselines.items(), *self._followups.items())
-        }
+        then = {name: one.ct for name, one in self._baselines.items()}
+        self.scans: Mapping[str, Volume] = {**then, **{name: one.ct for name, one in self._followups.items()}}
 
     def describe(self) -> dict[str, Any]:
         """Return what does not change while the case is open."""

@@ -11,11 +11,15 @@ import SimpleITK as sitk
 from lesionclick.errors import InputError
 from lesionclick.images import ITK_ERRORS, itk_reason
 from lesionclick.longitudinal.case import LongitudinalCase
+from lesionclick.longitudinal.model import LongitudinalModel
+from lesionclick.longitudinal.session import LongitudinalSession
 from lesionclick.page.longitudinal import LongitudinalStudy
 from lesionclick.page.petct import PetCtStudy
 from lesionclick.page.study import Study
 from lesionclick.petct.case import PetCtCase
-from lesionclick.tasks import TASKS, read_case
+from lesionclick.petct.model import PetCtModel
+from lesionclick.petct.session import PetCtSession
+from lesionclick.tasks import read_case
 
 IMAGES = (".mha", ".mhd", ".nii", ".nii.gz", ".nrrd")
 
@@ -47,7 +51,6 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
     ModelError
         If the model is broken or missing.
     """
-    session_of = {name: task.open for name, task in TASKS.items()}
     match paths:
         case [folder] if folder.is_dir():
             name = folder.resolve().name
@@ -55,16 +58,16 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
                 from lesionclick.dicom.study import read_study
 
                 study = read_study(folder, pet=choice.pet, ct=choice.ct)
-                return PetCtStudy(session_of["task1"](TASKS["task1"].load(model), study.case), name, study.pet)
+                return PetCtStudy(PetCtSession(PetCtModel.load(model), study.case), name, study.pet)
             case = read_case(folder)
             if isinstance(case, LongitudinalCase):
-                return LongitudinalStudy(session_of["task2"](TASKS["task2"].load(model), case), name)
+                return LongitudinalStudy(LongitudinalSession(LongitudinalModel.load(model), case), name)
         case [ct, pet] if _is_image(ct) and _is_image(pet):
             case, name = PetCtCase.from_images(_read_image(ct), _read_image(pet)), _stem(pet)
         case _:
             found = ", ".join(map(str, paths)) or "nothing"
             raise InputError(f"case: expected a folder, or a CT and a PET file ({', '.join(IMAGES)}), found {found}")
-    return PetCtStudy(session_of["task1"](TASKS["task1"].load(model), case), name)
+    return PetCtStudy(PetCtSession(PetCtModel.load(model), case), name)
 
 
 def default_output(paths: Sequence[Path]) -> Path:

@@ -35,7 +35,7 @@ class PetCtStudy:
         Where the case is a DICOM study, its PET, for the segmentation object.
     """
 
-    clickable = ("pet",)
+    clickable: tuple[str, ...] = ("pet",)
 
     def __init__(self, session: PetCtSession, name: str, pet_series: Series | None = None) -> None:
         self.name = name

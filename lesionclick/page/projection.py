@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from lesionclick.images import Grid, Volume, points_from_indices
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 N_FRAMES = 36
 POOLED_MM = 4.0
@@ -118,7 +121,7 @@ def _pool(volume: Volume) -> tuple[Grid, NDArray[np.float32], NDArray[np.int32]]
     return pooled, np.take_along_axis(values, best, 1)[:, 0], np.take_along_axis(places, best, 1)[:, 0]
 
 
-def _blocks(array: NDArray[np.generic], factors: Sequence[int]) -> NDArray[np.generic]:
+def _blocks(array: NDArray[Scalar], factors: Sequence[int]) -> NDArray[Scalar]:
     """Return the voxels of each block as a row."""
     (fz, fy, fx), (z, y, x) = factors, array.shape
     parts = array.reshape(z // fz, fz, y // fy, fy, x // fx, fx).transpose(0, 2, 4, 1, 3, 5)

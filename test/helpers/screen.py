@@ -12,8 +12,8 @@ from helpers.served_page import wait_until
 DARK = 130
 """Brightest channel of a pixel that belongs to a hot voxel of an inverted grey map."""
 MIN_PIXELS = 6
-EDGE_PX = 32
-"""Letters and the scale lie nearer to the edge of a slice than this."""
+EDGE_PX = 30
+"""Letters and the scale lie nearer to the edge of a view than this."""
 
 
 def wait_for(page: Any, expression: str) -> None:
@@ -46,7 +46,7 @@ def dark_spots(
         width = pixels.shape[1] // 3
         pixels, left = pixels[:, third * width : (third + 1) * width], left + third * width
     brightest = pixels.max(axis=-1)
-    low, high = zip(*(_extent(pixels.min(axis=-1) > 200, axis, edge_px) for axis in (1, 0)), strict=True)
+    high = np.array(brightest.shape) - edge_px
     is_grey = brightest - pixels.min(axis=-1) < 10
     labels, count = ndimage.label((brightest < DARK) & is_grey)
     spots = []
@@ -54,14 +54,15 @@ def dark_spots(
         places = np.argwhere(labels == number)
         darkness = 255 - brightest[tuple(places.T)]
         row, column = (places * darkness[:, None]).sum(axis=0) / darkness.sum()
-        inside = low[0] < row < high[0] and low[1] < column < high[1]
+        inside = edge_px < row < high[0] and edge_px < column < high[1] and _is_in_white(brightest, places)
         if len(places) >= MIN_PIXELS and inside:
             spots.append((left + float(column) + 0.5, top + float(row) + 0.5))
     return sorted(spots)
 
 
-def _extent(white: np.ndarray, axis: int, edge_px: int) -> tuple[float, float]:
-    """Return first and last line of a white image on black, along the other axis, without its rim."""
-    share = white.mean(axis=axis)
-    lines = np.flatnonzero(share > share.max() / 2)
-    return lines[0] + edge_px, lines[-1] - edge_px
+def _is_in_white(brightest: np.ndarray, places: np.ndarray) -> bool:
+    """Tell whether all that surrounds some pixels is bright."""
+    low, high = places.min(axis=0) - 4, places.max(axis=0) + 5
+    around = brightest[low[0] : high[0], low[1] : high[1]]
+    rim = np.concatenate([around[0], around[-1], around[:, 0], around[:, -1]])
+    return bool(np.median(rim) > 200)

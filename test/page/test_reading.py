@@ -122,7 +122,7 @@ def command(case: Path, output: Path, port: int) -> Iterator[subprocess.Popen[st
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_a_server_that_dies_and_comes_back_with_the_embedded_model(tmp_path: Path, open_page: Open) -> None:

@@ -49,6 +49,24 @@ async function view(url, options) {
   return Object.assign(own, options);
 }
 
+/** Let each slice have its whole cell to be zoomed in, not only the rectangle that the image fills when it fits. */
+function fillCells(nv) {
+  const extent = nv.screenFieldOfViewExtendedVox.bind(nv);
+  nv.calculateWidthHeight = (_view, _scale, width, height) => [width, height];
+  nv.screenFieldOfViewExtendedVox = (view) => {
+    const field = extent(view);
+    const cell = [nv.canvas.width / ORDER.length, nv.canvas.height];
+    const mmPerPixel = Math.max(field.fovMM[0] / cell[0], field.fovMM[1] / cell[1]);
+    for (const axis of [0, 1]) {
+      const missing = (cell[axis] * mmPerPixel - field.fovMM[axis]) / 2;
+      field.mnMM[axis] -= missing;
+      field.mxMM[axis] += missing;
+      field.fovMM[axis] += 2 * missing;
+    }
+    return field;
+  };
+}
+
 export class SliceRow {
   /**
    * @param {HTMLElement} parent
@@ -65,6 +83,7 @@ export class SliceRow {
     parent.append(this.element);
     [this.canvas, this.over] = this.element.querySelectorAll("canvas");
     this.nv = new Niivue(OPTIONS);
+    fillCells(this.nv);
     this.nv.addColormap("pet", PET_MAP);
     this.nv.addColormap("fusion", FUSION_MAP);
     this.isReady = false;
@@ -269,7 +288,7 @@ export class SliceRow {
     letter(north, left + width / 2, top + inset);
     letter(south, left + width / 2, top + height - inset);
     const perMm = width / Math.abs(tile.fovMM[0]);
-    const mm = [100, 50, 20, 10, 5].find((length) => length * perMm < width * 0.45) ?? 2;
+    const mm = [100, 50, 20, 10, 5].find((length) => length * perMm < width * 0.4) ?? 2;
     const [x, y] = [left + width - inset - mm * perMm, top + height - inset];
     pen.strokeStyle = "#000c";
     pen.lineWidth = 4 * ratio;
