@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A cohort of the sample cases on a scheduler and two workers, each in a container of the image that ./build.sh --worker
+# A cohort of four sample cases on a scheduler and two workers, each in a container of the image that ./build.sh --worker
 # makes, compared with a run in this process. The containers share one network namespace without a network.
 # Takes CONTAINER_ENGINE and IMAGE, as build.sh does. Masks, records and logs go to out/cohort-container.
 set -euo pipefail
@@ -13,6 +13,9 @@ require_engine
 setup
 rm -rf "$out"
 mkdir -p "$out/contained"
+for case in sts_002 sts_044 longitudinal longitudinal_two_followups; do
+  echo "$PWD/test/input/$case"
+done >"$out/cases.txt"
 chmod -R a+rwX "$out"
 finish() {
   "$CONTAINER_ENGINE" rm --force --time 2 "$name-worker1" "$name-worker2" "$name" >/dev/null 2>&1 || true
@@ -31,13 +34,13 @@ for number in 1 2; do
 done
 stage "Cohort in containers"
 "$CONTAINER_ENGINE" run --rm --network "container:$name" "${limits[@]}" "${mounts[@]}" "$IMAGE" \
-  lesionclick.cli cohort "$PWD/test/input" --labels "$PWD/test/labels" --output "$out/contained" --steps 0,10 \
+  lesionclick.cli cohort "$out/cases.txt" --labels "$PWD/test/labels" --output "$out/contained" --steps 0,10 \
   --scheduler tcp://127.0.0.1:8786
 for number in 1 2; do
   "$CONTAINER_ENGINE" logs "$name-worker$number" >"$out/worker$number.log" 2>&1
 done
 stage "The same in processes"
-OMP_NUM_THREADS=1 "$python" -m lesionclick.cli cohort test/input --labels test/labels --output "$out/alone" \
+OMP_NUM_THREADS=1 "$python" -m lesionclick.cli cohort "$out/cases.txt" --labels test/labels --output "$out/alone" \
   --steps 0,10 --workers 1 --threads 1
 stage "Comparison"
 diff --recursive --brief "$out/contained/masks" "$out/alone/masks"
