@@ -37,7 +37,7 @@ class RulesActed:
     corrected_tumor, corrected_background
         Numbers of those that the network alone had on the wrong side.
     removed
-        Number of components without a tumour point that were removed.
+        Number of components that were removed because all lesions are marked.
     """
 
     tumor: int = 0
@@ -54,12 +54,7 @@ class RulesActed:
 
 
 def apply_rules(
-    lesion_logit: NDArray[np.float32],
-    prompts: Prompts,
-    spacing_zyx: Sequence[float],
-    rules: Rules,
-    *,
-    sure_logit: float = 0.0,
+    lesion_logit: NDArray[np.float32], prompts: Prompts, spacing_zyx: Sequence[float], rules: Rules
 ) -> tuple[NDArray[np.bool_], RulesActed]:
     """Correct the network's logits around the points that they contradict, threshold them, and drop what is unmarked.
 
@@ -70,9 +65,6 @@ def apply_rules(
     (simple kriging; Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 2.23). Points on
     the right side are residuals of zero, so that a correction does not turn them over. The voxels of the points
     themselves are set in any case; where one voxel is marked as both, tumour wins.
-
-    Components without a tumour point of whose voxels none reaches `sure_logit` are removed: a lesion that nobody has
-    pointed at should be likely somewhere.
 
     With ``challenge``, each lesion is clicked once, in its centre, before any is clicked again, on its rim. The second
     round tells two things more. Where a further click on a lesion lies deeper in the mask than `RIM_LOGIT`, the same
@@ -91,8 +83,6 @@ def apply_rules(
         Voxel size in mm.
     rules
         Which of them act.
-    sure_logit
-        Chosen for a model, on data that it was not trained on; at 0 or below, all are sure.
 
     Returns
     -------
@@ -120,28 +110,9 @@ def apply_rules(
             mask[window] = lesion_logit[window] + correction[window] > 0
         mask[tuple(background.T)] = False
         mask[tuple(tumor.T)] = True
-    removed = _remove_doubtful(mask, lesion_logit, tumor, sure_logit)
-    if clicked_in_turn:
-        removed += _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx))
+    removed = _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx)) if clicked_in_turn else 0
     corrected = [int(wrong[side == one].sum()) for one in (1.0, -1.0)]
     return mask, RulesActed(len(tumor), len(background), corrected[0], corrected[1], removed)
-
-
-def _remove_doubtful(
-    mask: NDArray[np.bool_], lesion_logit: NDArray[np.float32], tumor_zyx: NDArray[np.int64], sure_logit: float
-) -> int:
-    """Remove components from `mask` that reach `sure_logit` nowhere and hold no point, and return their number."""
-    if sure_logit <= 0 or not mask.any():
-        return 0
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
-    numbers, count = ndimage.label(mask[box], np.ones((3, 3, 3)))
-    stays = np.zeros(count + 1, dtype=bool)
-    stays[numbers[mask[box] & (lesion_logit[box] >= sure_logit)]] = True
-    marked = np.zeros_like(mask)
-    marked[tuple(tumor_zyx.T)] = True
-    stays[numbers[mask[box] & marked[box]]] = True
-    mask[box] = stays[numbers]
-    return int(count - np.count_nonzero(stays))
 
 
 def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_click: NDArray[np.bool_]) -> int:

@@ -135,10 +135,8 @@ class PetCtSession:
         watch = Stopwatch()
         predicted = self._predictor.predict(given, budget=limit, watch=watch)
         with watch.stage("rules"):
-            spec = self.model.content.prompt
-            mask, acted = apply_rules(
-                predicted.lesion_logit, given, grid.spacing_zyx, spec.rules, sure_logit=spec.sure_logit
-            )
+            rules = self.model.content.prompt.rules
+            mask, acted = apply_rules(predicted.lesion_logit, given, grid.spacing_zyx, rules)
         logger.info("rules: %s", acted)
         found = Segmentation(
             Volume(mask.astype(np.uint8), grid),

@@ -86,8 +86,6 @@ class PromptSpec:
         What follows the network, see `lesionclick.petct.rules`. ``none``: nothing, a voxel is a lesion where the
         network says so. ``clicks``: a clicked voxel is what it was clicked as. ``challenge``: also what can be known
         of readers who click each lesion once, in its centre, before they click any again, on its rim.
-    sure_logit
-        Lesion logit that a component without a tumour point has to reach somewhere; 0 for any. No rule, no use of it.
     precision
         To which CT and PET are rounded before anything else.
     calibration
@@ -99,7 +97,6 @@ class PromptSpec:
     align: Align = "centre"
     prediction: Prediction = field(default_factory=Prediction)
     rules: Rules = "clicks"
-    sure_logit: float = 0.0
     precision: Precision = "float32"
     calibration: Calibration = field(default_factory=Calibration)
 
@@ -119,8 +116,6 @@ class PromptSpec:
             "rules": self.rules,
             "precision": self.precision,
         }
-        if self.sure_logit:
-            written["sure_logit"] = self.sure_logit
         if self.calibration != Calibration():
             written["calibration"] = asdict(self.calibration)
         return written
@@ -152,8 +147,6 @@ class PromptSpec:
         read = {**values, "encoding": encoding, "prediction": prediction}
         if "calibration" in values:
             read["calibration"] = _read_calibration(values["calibration"], f"{source}, calibration")
-        if values.get("sure_logit", 0.0) != 0.0:
-            _require_positive(values["sure_logit"], "sure_logit", source)
         return cls(**read)
 
 
@@ -171,7 +164,7 @@ def _from_first_form(values: Mapping[str, Any], source: str) -> dict[str, Any]:
     left = dict(values)
     name = left.pop("encoding")
     encoding = {"name": name, "radius": left.pop("radius"), "unit": left.pop("unit", "voxel")}
-    _require_positive(reach_mm := left.pop("reach_mm", 30.0), "reach_mm", source)
+    _require_length(reach_mm := left.pop("reach_mm", 30.0), "reach_mm", source)
     if name in ("fields", "pair"):
         encoding["far_mm" if name == "fields" else "mask_mm"] = reach_mm
     prediction = {key: left.pop(key) for key in ("mirror_axes", "survey") if key in left}
@@ -192,7 +185,7 @@ def _read_encoding(values: object, source: str) -> Encoding:
             if value not in ("voxel", "mm"):
                 raise ModelError(f"{source}: unit must be voxel or mm, found {value!r}")
         elif not (key == "cutoff_mm" and value is None):
-            _require_positive(value, key, source)
+            _require_length(value, key, source)
     return kind(**options)
 
 
@@ -221,7 +214,7 @@ def _read_calibration(found: object, source: str) -> Calibration:
     return Calibration(**found)
 
 
-def _require_positive(value: object, key: str, source: str) -> None:
+def _require_length(value: object, key: str, source: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1000:
         raise ModelError(f"{source}: {key} must be a number between 0 and 1000, found {value!r}")
 

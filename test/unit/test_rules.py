@@ -222,30 +222,3 @@ def test_four_hundred_points_have_the_last_word():
 def test_what_was_done_is_told_in_a_line():
     told = str(RulesActed(tumor=7, background=5, corrected_tumor=3, corrected_background=2, removed=4))
     assert [int(word) for word in told.replace(",", " ").split() if word.isdigit()] == [3, 7, 2, 5, 4]
-
-
-class TestDoubtfulComponents:
-    """Two blobs: one whose highest logit is 2, and one that reaches 5."""
-
-    def logit(self):
-        field = np.full((12, 12, 12), -3.0, dtype=np.float32)
-        field[2:5, 2:5, 2:5], field[3, 3, 3] = 1.0, 2.0
-        field[7:10, 7:10, 7:10], field[8, 8, 8] = 1.0, 5.0
-        return field
-
-    @pytest.mark.parametrize(("sure_logit", "kept", "removed"), [(0.0, 54, 0), (2.0, 54, 0), (2.5, 27, 1), (5.5, 0, 2)])
-    def test_those_that_are_sure_nowhere_are_removed(self, sure_logit, kept, removed):
-        mask, acted = apply_rules(self.logit(), Prompts(), SPACING, "clicks", sure_logit=sure_logit)
-        assert np.count_nonzero(mask) == kept
-        assert acted.removed == removed
-
-    def test_those_with_a_tumour_click_stay(self):
-        clicks = Prompts.from_indices(tumor_zyx=[(2, 2, 2)])
-        mask, acted = apply_rules(self.logit(), clicks, SPACING, "clicks", sure_logit=9.0)
-        assert np.count_nonzero(mask) == 27
-        assert mask[3, 3, 3]
-        assert acted.removed == 1
-
-    def test_without_rules_all_stay(self):
-        mask, _ = apply_rules(self.logit(), Prompts(), SPACING, "none", sure_logit=9.0)
-        assert np.count_nonzero(mask) == 54

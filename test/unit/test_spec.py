@@ -237,16 +237,3 @@ def test_a_calibration_scales_the_logit_and_then_shifts_it() -> None:
 
 def test_a_calibration_that_changes_nothing_is_not_written() -> None:
     assert "calibration" not in PromptSpec(Ball(3.0)).to_mapping()
-
-
-def test_how_sure_a_component_has_to_be_is_read_and_written():
-    spec = PromptSpec(Fields(radius=6.0), sure_logit=4.5)
-    assert spec.to_mapping()["sure_logit"] == 4.5
-    assert PromptSpec.from_mapping(spec.to_mapping(), "prompt.json") == spec
-    assert "sure_logit" not in PromptSpec(Fields(radius=6.0)).to_mapping()
-
-
-@pytest.mark.parametrize("value", [-1.0, "5", True, float("nan")])
-def test_how_sure_a_component_has_to_be_is_a_number_above_zero(value):
-    with pytest.raises(ModelError, match="sure_logit"):
-        PromptSpec.from_mapping({**PromptSpec(Fields(radius=6.0)).to_mapping(), "sure_logit": value}, "prompt.json")
