@@ -155,12 +155,13 @@ def overhead(folder: Path, args: argparse.Namespace) -> None:
     kept = [outcome.seconds for outcome in sorted(outcomes, key=lambda outcome: outcome.case)]
     keeping = [spent - record.seconds["total"] for spent, record in zip(kept, records, strict=True)]
     gaps = _gaps(stream.data)
-    total = mean(around) + mean(keeping) + mean(gaps)
+    added = [("on the worker", around), ("the record", keeping), ("between two cases", gaps)]
     print(f"{len(records)} cases on {args.workers} workers, {mean(useful):.2f} s of work each")
-    print(f"on the worker: fingerprint {1e3 * mean(r.seconds['fingerprint'] for r in records):.0f} ms,", end=" ")
-    print(f"with the rest before the record {1e3 * mean(around):.0f} ms, the record {1e3 * mean(keeping):.0f} ms")
-    print(f"between two cases: {1e3 * mean(gaps):.1f} ms, median {1e3 * median(gaps):.1f} ms")
-    print(f"in all {1e3 * total:.0f} ms a case, {100 * total / mean(useful):.1f} % of its work")
+    for what, seconds in added:
+        print(f"{what}: {1e3 * mean(seconds):.1f} ms, median {1e3 * median(seconds):.1f} ms")
+    for name, average in (("mean", mean), ("median", median)):
+        total = sum(average(seconds) for _, seconds in added)
+        print(f"in all, {name}: {1e3 * total:.0f} ms a case, {100 * total / average(useful):.1f} % of its work")
 
 
 def _gaps(tasks: list[dict]) -> list[float]:
