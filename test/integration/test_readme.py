@@ -58,7 +58,7 @@ def test_mask_is_most_of_the_tumour(mask: NDArray[np.uint8]) -> None:
     assert np.unique(mask).tolist() == [0, 1]
     truth = sitk.GetArrayFromImage(sitk.ReadImage(ROOT / "test/labels/sts_002.mha"))
     overlap = 2 * (mask * truth).sum() / (mask.sum() + truth.sum())
-    assert overlap > 0.7  # 0.77 with the first clicks of the sample case
+    assert overlap > 0.7  # 0.79 with the first clicks of the sample case
 
 
 def test_mask_obeys_the_clicks(lines: str, mask: NDArray[np.uint8]) -> None:
