@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Protocol
 
 from lesionclick.algorithm import Algorithm
@@ -75,13 +76,14 @@ class InSession:
         LesionClickError
             If it fails, or the masks cannot be written.
         """
+        begin, watch = perf_counter(), Stopwatch()
         segmentation = self._session.segment(step.prompts)
-        watch = Stopwatch()
+        other = perf_counter() - begin - sum(segmentation.seconds.values())  # so that the stages add up to the job
         with watch.stage("write"):
             masks = self._task.masks(segmentation)
             write_masks({paths[socket]: mask for socket, mask in masks.items()})
         rules = asdict(segmentation.rules) if isinstance(segmentation, Segmentation) else None
-        return Told({**segmentation.seconds, **watch.seconds}, rules)
+        return Told({**segmentation.seconds, "other": other, **watch.seconds}, rules)
 
 
 class InContainers:
