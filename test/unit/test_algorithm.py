@@ -9,7 +9,6 @@ import SimpleITK as sitk
 from helpers.case_folder import CT_NAME, ct_path, pet_path, write_case
 from helpers.longitudinal_folder import POINTS, write_baseline, write_longitudinal_case, write_points
 from helpers.model_folder import write_model_folder
-from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
 from lesionclick.algorithm import Algorithm
 from lesionclick.errors import ModelError
@@ -19,6 +18,7 @@ from lesionclick.grand_challenge.interfaces import LONGITUDINAL_CT, PET_CT, PRIM
 from lesionclick.images import Volume
 from lesionclick.longitudinal import session as longitudinal
 from lesionclick.network import model_folder
+from lesionclick.petct import prediction
 from lesionclick.prompts.encodings import Ball, LesionPair
 from lesionclick.prompts.points import Prompts
 from lesionclick.prompts.spec import PromptSpec
@@ -37,17 +37,17 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def preprocessed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of all that is preprocessed."""
-    shapes: list[tuple[int, ...]] = []
-    normalize = DefaultPreprocessor._normalize
+def preprocessed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each time that images are preprocessed."""
+    calls: list[int] = []
+    preprocess = prediction.preprocess
 
-    def spy(self: Any, data: np.ndarray, *args: Any) -> Any:
-        shapes.append(data.shape)
-        return normalize(self, data, *args)
+    def spy(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        return preprocess(*args, **options)
 
-    monkeypatch.setattr(DefaultPreprocessor, "_normalize", spy)
-    return shapes
+    monkeypatch.setattr(prediction, "preprocess", spy)
+    return calls
 
 
 def test_every_interface_has_one_task() -> None:
@@ -104,7 +104,7 @@ class TestChoiceOfTheModel:
 
 class TestSteps:
     def test_a_further_step_of_a_case_needs_no_second_preprocessing(
-        self, models: Path, tmp_path: Path, preprocessed: list[tuple[int, ...]]
+        self, models: Path, tmp_path: Path, preprocessed: list[int]
     ) -> None:
         algorithm, case = Algorithm(models), write_case(tmp_path / "case")
         first = algorithm.handle(case, tmp_path / "out")
@@ -118,9 +118,7 @@ class TestSteps:
         assert len(preprocessed) == 2
         np.testing.assert_array_equal(Volume.read(second.masks[0]).array, Volume.read(fresh.masks[0]).array)
 
-    def test_other_images_are_another_case(
-        self, models: Path, tmp_path: Path, preprocessed: list[tuple[int, ...]]
-    ) -> None:
+    def test_other_images_are_another_case(self, models: Path, tmp_path: Path, preprocessed: list[int]) -> None:
         algorithm, case = Algorithm(models), write_case(tmp_path / "case")
         algorithm.handle(case, tmp_path / "out")
         pet = sitk.ReadImage(str(pet_path(case)))
