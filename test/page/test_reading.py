@@ -87,8 +87,8 @@ def test_the_page_answers_while_the_network_works(tmp_path: Path, open_page: Ope
         session.pause_s = 1000.0
         x, y = centre_of(page, ".row[data-name=PET]")
         page.mouse.click(x, y)
-        wait_for(page, "document.getElementById('progress').textContent.includes('first mask')")
-        assert not served.reading.state()["final"]
+        wait_until(lambda: not served.reading.state()["final"])
+        wait_for(page, "/first mask.*computing/.test(document.getElementById('progress').textContent)")
         page.mouse.click(x + 30, y)
         wait_until(lambda: len(served.marks) == 2)
         session.pause_s = 0.0
