@@ -20,7 +20,7 @@ from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
 from lesionclick.images import Volume, unwritable
 from lesionclick.petct.case import PetCtCase
 
-AIR_HU = -1024.0
+LEAST_HU = -1024.0
 """Scanners fill what lies outside their field of view with less than air."""
 
 
@@ -68,7 +68,7 @@ def read_study(folder: Path, *, pet: str | None = None, ct: str | None = None) -
     pet_series = Series.sort(_choose(_of_kind(found, "PET"), pet, "PET", folder))
     ct_series = Series.sort(_choose_ct(_of_kind(found, "CT"), ct, pet_series, folder))
     suv = read_suv(pet_series)
-    hu = Volume(np.maximum(ct_series.read(), AIR_HU).astype(np.float32), ct_series.grid)
+    hu = Volume(np.maximum(ct_series.read(), LEAST_HU).astype(np.float32), ct_series.grid)
     return Study(PetCtCase.from_images(ct=hu.to_image(), pet=suv.to_image()), pet_series, ct_series)
 
 

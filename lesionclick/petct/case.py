@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 MAX_SUV = 1000.0
 """Uptake above which a PET is taken for one in Bq/ml: even a full bladder stays a few times below it."""
 
+AIR_HU = -1000.0
+"""By the definition of the Hounsfield scale."""
+
 
 @dataclass(frozen=True)
 class PetCtCase:
@@ -89,7 +92,7 @@ class PetCtCase:
                     f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()}"
                 )
             _require_finite(sitk.GetArrayViewFromImage(image), name)  # resampling makes large numbers of infinite ones
-        same = sitk.Resample(ct, pet, sitk.Transform(), sitk.sitkLinear, -1024.0, sitk.sitkFloat32)
+        same = sitk.Resample(ct, pet, sitk.Transform(), sitk.sitkLinear, AIR_HU, sitk.sitkFloat32)
         return cls.from_volumes(Volume.from_image(same), Volume.from_image(sitk.Cast(pet, sitk.sitkFloat32)))
 
     @classmethod

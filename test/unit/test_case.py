@@ -197,7 +197,7 @@ class TestFromImages:
         assert case.ct.grid == case.pet.grid == Grid.from_image(pet)
         assert case.ct.array.dtype == case.pet.array.dtype == np.float32
         np.testing.assert_allclose(case.ct.array[3, 4, :9], 50.0 * np.arange(9))
-        assert (case.ct.array[:, :, 11:] == -1024).all()
+        assert (case.ct.array[:, :, 11:] == -1000).all()
         assert np.array_equal(case.pet.array, sitk.GetArrayFromImage(pet))
         assert case.prompts == Prompts()
 
