@@ -211,7 +211,7 @@ class TestStrokes:
 
 
 def test_near_pairs_are_found_where_denormal_numbers_are_flushed():
-    # in a process of its own: it is the stack that used to overflow
+    # in a process of its own, since a tree without an end overflows the stack
     script = """
 import numpy as np, torch
 from lesionclick.prompts.points import pairs_within
