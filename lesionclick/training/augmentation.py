@@ -61,6 +61,8 @@ NOISE_SHARE = 0.4
 FULL_WEIGHT_VOXELS = 300
 """Lesions of fewer voxels count as if they had that many, up to `LARGEST_WEIGHT` times their own."""
 LARGEST_WEIGHT = 16
+RIM_VOXELS = 2
+"""How far from a lesion its weight reaches."""
 
 
 class MisalignCT(ImageOnlyTransform):  # type: ignore[misc]
@@ -156,7 +158,10 @@ class OnlyLesions(SegOnlyTransform):  # type: ignore[misc]
 
 
 class WeighLesions(BasicTransform):  # type: ignore[misc]
-    """Append to the segmentation a channel with the weight of each voxel: small lesions weigh more, all else one."""
+    """Append to the segmentation a channel with the weight of each voxel: small lesions weigh more, all else one.
+
+    A lesion's weight holds for its rim as well: if only its own voxels had it, the network would draw it too large.
+    """
 
     def apply(self, data_dict: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Return ``segmentation`` with shape (2, z, y, x): labels and weights, whole numbers."""
@@ -165,7 +170,9 @@ class WeighLesions(BasicTransform):  # type: ignore[misc]
         sizes = np.bincount(numbers.ravel())
         weights = np.clip(np.rint(FULL_WEIGHT_VOXELS / np.maximum(sizes, 1)), 1, LARGEST_WEIGHT)
         weights[0] = 1
-        channel = torch.from_numpy(weights.astype(np.int16)[numbers])
+        own = torch.from_numpy(weights.astype(np.float32)[numbers])
+        width = 2 * RIM_VOXELS + 1
+        channel = functional.max_pool3d(own[None], width, stride=1, padding=RIM_VOXELS)[0].to(torch.int16)
         return {**data_dict, "segmentation": torch.stack([label[0], channel])}
 
 

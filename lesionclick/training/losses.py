@@ -23,8 +23,9 @@ class LesionLoss(nn.Module):
 
     It starts lenient: patches without lesions have no Dice, which costs as much there for a few voxels as a missed
     lesion does elsewhere, so that a network that does not know better yet learns to find nothing, and then is sure of
-    it; and small lesions have large weights. But a network trained like this to the end takes too much for a lesion.
-    With growing `strictness` the weights go down to one, and what is found in a patch without lesions costs
+    it; and small lesions have large weights, with what is close around them, so that a network learns to see them and
+    not to draw them too large. But one that is trained like this to the end takes too much for a lesion. With growing
+    `strictness` the weights go down to one, and what is found in a patch without lesions costs
     n / (n + `EMPTY_VOXELS`) for n voxels.
 
     Parameters
@@ -52,7 +53,7 @@ class LesionLoss(nn.Module):
             Logits at full, half and so on resolution, shape (batch, channels, z, y, x): background, lesion, and any
             number of organs.
         targets
-            For each resolution the labels and the weights of the lesions' voxels, shape (batch, 2, z, y, x).
+            For each resolution the labels and the weights of the voxels, shape (batch, 2, z, y, x).
         """
         total = torch.zeros((), device=outputs[0].device)
         for weight, output, target in zip(LEVEL_WEIGHTS, outputs, targets, strict=False):

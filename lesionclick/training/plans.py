@@ -36,12 +36,14 @@ RECIPES = {
     ("task2", "large"): Recipe("ExperimentPlanner", "large", "nnUNetTrainerLongitudinal", PAIR),
 }
 
+_SUV_PER_UNIT = 5.0
+
 # Zero is air in all images, so that the zeros which nnU-Net pads with look like air and not like tissue or uptake. Task
 # 2 has a window of soft tissue: lesions differ from it by a few tens of HU.
 _INTENSITIES = {
     "task1": {
         "0": {"mean": -1000.0, "std": 250.0, "percentile_00_5": -1000.0, "percentile_99_5": 1000.0},
-        "1": {"mean": 0.0, "std": 5.0, "percentile_00_5": 0.0, "percentile_99_5": 40.0},
+        "1": {"mean": 0.0, "std": _SUV_PER_UNIT, "percentile_00_5": 0.0, "percentile_99_5": 40.0},
     },
     "task2": {"0": {"mean": -200.0, "std": 75.0, "percentile_00_5": -200.0, "percentile_99_5": 400.0}},
 }
@@ -74,6 +76,13 @@ def _unet(features: list[int], strides: list[list[int]], blocks: list[int] | Non
     }
 
 
+def _with_log_uptake(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a plain U-Net that sees the PET's logarithm as well."""
+    arguments = architecture["arch_kwargs"] | {"suv_per_unit": _SUV_PER_UNIT}
+    name = "lesionclick.network.architectures.LogUptakeUNet"
+    return {**architecture, "network_class_name": name, "arch_kwargs": arguments}
+
+
 def _configuration(
     name: str, batch: int, patch: list[int], spacing: list[float], *, architecture: dict[str, Any]
 ) -> dict[str, Any]:
@@ -96,7 +105,7 @@ _CONFIGURATIONS = {
             2,
             [64, 48, 48],
             [3.27, 4.0, 4.0],
-            architecture=_unet([16, 32, 64, 128], [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]),
+            architecture=_with_log_uptake(_unet([16, 32, 64, 128], [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]])),
         )
     },
     "task2": {

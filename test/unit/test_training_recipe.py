@@ -78,7 +78,10 @@ def test_small_lesions_weigh_more():
     torch.testing.assert_close(labels, label[0])
     assert weights[0, 0, 0] == augmentation.LARGEST_WEIGHT
     assert weights[3, 3, 3] == 7  # 300 / 45
-    assert weights[8, 8, 8] == weights[0, 11, 11] == weights[0, 5, 0] == 1
+    assert weights[8, 8, 8] == weights[0, 11, 11] == weights[0, 8, 0] == 1
+    # the rim is two voxels wide, and the heavier lesion's where two rims meet
+    assert (weights[3, 3, 8], weights[3, 3, 9]) == (7, 1)
+    assert weights[2, 2, 2] == augmentation.LARGEST_WEIGHT
 
 
 def test_organs_are_taken_out_of_the_labels():

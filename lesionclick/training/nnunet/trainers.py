@@ -93,13 +93,15 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
     """
 
     FOREGROUND_SHARE = 1.0  # `lesionclick.training.places` lists where patches lie, lesions and all else
-    SMOOTH = 10.0
+    SMOOTH = 3.0
     CLICKS_FROM = 0.4
     """Share of the training time after which the network gets clicks."""
     UNCLICKED_SHARE = 0.4
     """Share of the samples that get none afterwards, beside those that `AppendClicks` leaves without."""
     STRICT_FROM = 0.7
     """Share of the training time after which the loss is as strict as it gets."""
+    STRICTEST = 0.85
+    """How strict that is: what is left of the weights keeps small lesions from being forgotten."""
 
     def initialize(self) -> None:
         """Give the network its outputs for organs."""
@@ -135,7 +137,7 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Withhold the clicks of all samples in the first part of the training, then of some."""
-        self.loss.strictness = min(self.share / self.STRICT_FROM, 1.0)
+        self.loss.strictness = self.STRICTEST * min(self.share / self.STRICT_FROM, 1.0)
         share = 1.0 if self.share < self.CLICKS_FROM else self.UNCLICKED_SHARE
         without = torch.rand(len(batch["data"])) < share
         batch["data"][without, self.num_input_channels :] = 0

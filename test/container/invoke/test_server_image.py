@@ -14,6 +14,7 @@ from lesionclick.evaluation.engine import Engine, ServerJob
 from lesionclick.evaluation.jobs import ReplayError
 
 INVOKES = 200
+LOOKS = 5
 
 
 @pytest.fixture
@@ -45,9 +46,13 @@ def test_many_cases_leave_memory_flat_and_tmp_empty(server: ServerJob, small: Pa
     first = memory_kib(server)
     done = server.ask("invoke", str(INVOKES - 1))
     assert done.returncode == 0, done.stdout
-    last = memory_kib(server)
-    print(f"memory after 1 and {INVOKES} cases: {first} and {last} KiB")  # noqa: T201
-    assert last <= 1.05 * first
+    # what is freed goes back to the system a little later, what leaked never does: the least of a few looks counts
+    looks = []
+    for _ in range(LOOKS):
+        server(small, output)
+        looks.append(memory_kib(server))
+    print(f"memory after 1 case: {first} KiB, after {INVOKES} and more: {looks} KiB")  # noqa: T201
+    assert min(looks) <= 1.05 * first
     assert inside(server, "find", "/tmp", "-mindepth", "1") == ""
 
 
