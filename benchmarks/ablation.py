@@ -3,8 +3,8 @@
     python benchmarks/ablation.py build --sts ../shared/data/sts --output out/ablation
     python benchmarks/ablation.py run clicks-late --steps 1000 --output out/ablation
 
-``build`` makes the data set once, ``run`` trains one recipe and measures it: at steps 0 and 10, without the survey, on
-fresh phantoms with lesions (seeds 3,000,000 on) and on the training patients `LEFT_OUT`. The patients that the model
+``build`` makes the data set once, ``run`` trains one recipe and measures it: at steps 0 and 10, on fresh
+phantoms with lesions (seeds 3,000,000 on) and on the training patients `LEFT_OUT`. The patients that the model
 card reports on take no part.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accuracy import phantom_cases, read_patient, report, run_steps, set_survey
+from accuracy import phantom_cases, read_patient, report, run_steps
 
 from lesionclick.network.model_folder import embedded_models
 from lesionclick.petct.model import PetCtModel
@@ -69,7 +69,6 @@ def run(args: argparse.Namespace) -> None:
         take_weights(trainer.network, embedded_models() / "task1", RECIPES["task1", "small"].sureness)
     trainer.run_training()
     model = PetCtModel.load(export_model(Path(trainer.output_folder_base), args.output / args.variant))
-    set_survey(model, survey=False)
     real = [read_patient(args.sts, patient) for patient in left_out_patients(args.sts)]
     for title, cases in (
         ("phantoms", phantom_cases("new", args.count, None, VALIDATION_SEED + 100)),

@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py real --sts ../shared/data/sts
     python benchmarks/accuracy.py phantoms --count 20 --steps 0 5 10
-    python benchmarks/accuracy.py negatives --count 8 --steps 0 5 10 --survey off
+    python benchmarks/accuracy.py negatives --count 8 --steps 0 5 10
 
 With ``--json FILE`` the scores are also written for `lesionclick evaluate` and `lesionclick card`.
 
@@ -116,13 +116,6 @@ def report(title: str, rows: dict[str, list[Scores]]) -> None:
     print("  ".join(f"{name} {s[0]['dsc']:.2f}>{s[-1]['dsc']:.2f}" for name, s in rows.items()))
 
 
-def set_survey(model: PetCtModel, survey: bool) -> None:
-    """Switch the survey before the first click on or off."""
-    prompt = model.content.prompt
-    prompt = replace(prompt, prediction=replace(prompt.prediction, survey=survey))
-    model.content = replace(model.content, prompt=prompt)
-
-
 def main() -> None:
     """Run one of the three measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,12 +126,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=list(range(11)))
     parser.add_argument("--model", type=Path)
     parser.add_argument("--generator", choices=GENERATORS, default="new", help="of the phantoms; old: ellipsoids")
-    parser.add_argument("--survey", choices=("on", "off"), help="default: as the model asks")
     parser.add_argument("--json", type=Path, help="also write all scores to this file")
     args = parser.parse_args()
     model = PetCtModel.load(args.model)
-    if args.survey is not None:
-        set_survey(model, args.survey == "on")
     if args.what == "real":
         cases = list(real_cases(args.sts, args.training_patients))
     else:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.budget import SAFETY, Budget, Plan, Stopwatch
+from lesionclick.budget import Budget, Plan, Stopwatch
 from lesionclick.images import Volume
 from lesionclick.network import ensemble, tiles
 from lesionclick.network.ensemble import Placement
@@ -31,13 +31,6 @@ from lesionclick.petct.model import PetCtModel
 from lesionclick.prompts.points import Prompts
 
 logger = logging.getLogger(__name__)
-
-SURVEY_ZOOMS = (0.8, 1.0)
-"""Sizes at which a case without a click is predicted: a lesion too large for one tile is known by a smaller copy.
-Chosen on nine real patients.
-"""
-SURVEY_MIRROR_AXES = (2,)
-"""Axes (of z, y, x) over which such a case is mirrored as well: left and right."""
 
 KEPT_BYTES = 2**29
 """Memory for the logits of tiles that are kept from prompt to prompt; a whole body takes a fifth of it."""
@@ -61,12 +54,12 @@ class Predicted:
     ----------
     lesion_logit
         The lesion's logit minus the background's, shape (z, y, x), float32.
-    plans
-        What was predicted: one plan, or one for each size of a survey.
+    plan
+        What there was time for.
     """
 
     lesion_logit: NDArray[np.float32]
-    plans: tuple[Plan, ...]
+    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ class PetCtPredictor:
     def __init__(self, model: PetCtModel, case: PetCtCase) -> None:
         self.model = model
         self.case = case
-        self._inputs: dict[tuple[float, torch.device], NetworkInput] = {}
+        self._inputs: dict[torch.device, NetworkInput] = {}
         self._tiles = TileCache(KEPT_BYTES)
         self._spacing = tuple(float(mm) for mm in model.content.configuration.spacing)
         self._reach_mm = model.encoding.mark_reach_mm(self._spacing)
@@ -112,7 +105,7 @@ class PetCtPredictor:
         return self.model.content.prompt.stage == "network" and math.isfinite(self._reach_mm)
 
     def predict(self, prompts: Prompts, *, budget: Budget, watch: Stopwatch) -> Predicted:
-        """Predict the case, where nothing is clicked and the model asks for it by a survey.
+        """Predict the case.
 
         Parameters
         ----------
@@ -130,11 +123,7 @@ class PetCtPredictor:
         """
 
         def work(place: Placement) -> Predicted:
-            options = self.model.content.prompt.prediction
-            if options.survey and not len(prompts):
-                return self._survey(prompts, place, budget, watch)
-            one = _Pass(place, budget, watch, mirror_axes=options.mirror_axes)
-            return self._predict(prompts, one)
+            return self._predict(prompts, _Pass(place, budget, watch))
 
         return ensemble.in_memory(work, self.model.networks, self.model.device)
 
@@ -223,22 +212,6 @@ class PetCtPredictor:
         values: NDArray[np.float32] = ndimage.map_coordinates(difference, places.T, order=1, mode="nearest")
         return values
 
-    def _survey(self, prompts: Prompts, place: Placement, budget: Budget, watch: Stopwatch) -> Predicted:
-        """Predict at all zooms, or those that there is time for, the largest first; the highest logit counts."""
-        highest: NDArray[np.float32] | None = None
-        plans: list[Plan] = []
-        for zoom in sorted(SURVEY_ZOOMS, reverse=True):
-            begin = budget.now()
-            predicted = self._predict(prompts, _Pass(place, budget, watch, SURVEY_MIRROR_AXES, zoom))
-            found = predicted.lesion_logit
-            highest = found if highest is None else np.maximum(highest, found)
-            plans += predicted.plans
-            if SAFETY * (budget.now() - begin) > budget.left_s:  # a smaller copy takes less
-                logger.info("plan: no time for further zooms than %g", zoom)
-                break
-        assert highest is not None
-        return Predicted(highest, tuple(plans))
-
     def _predict(self, prompts: Prompts, one: _Pass) -> Predicted:
         content = self.model.content
         case, data, moved = self._input(prompts, one)
@@ -248,7 +221,7 @@ class PetCtPredictor:
                 self.model.networks,
                 data,
                 content.configuration.patch_size,
-                mirror_axes=one.mirror_axes,
+                mirror_axes=content.prompt.prediction.mirror_axes,
                 needed=case.needed,
                 device=one.place.network,
                 budget=one.budget,
@@ -259,11 +232,11 @@ class PetCtPredictor:
         if predicted.logits is None:
             logger.warning("plan: no time for any tile; the clicks alone count")
             nothing = np.full(self.case.pet.array.shape, OUTSIDE_LOGIT, dtype=np.float32)
-            return Predicted(nothing, (predicted.plan,))
+            return Predicted(nothing, predicted.plan)
         with one.watch.stage("resample prediction"):
             exact = self.model.arithmetic.exact
             lesion_logit = lesion_logit_on_image(content, case, predicted.logits, exact=exact)
-            return Predicted(lesion_logit, (predicted.plan,))
+            return Predicted(lesion_logit, predicted.plan)
 
     def _at_once(self, place: Placement) -> int:
         """Return how many tiles are computed together."""
@@ -281,7 +254,7 @@ class PetCtPredictor:
                 near = np.flatnonzero(self._distances_mm(places, tile) <= self._reach_mm)
                 reaching = frozenset(marks[n] for n in near)
                 place = tuple((axis.start, axis.stop) for axis in tile)
-                return one.place, one.zoom, plan.mirror_axes, fold, place, reaching
+                return one.place, plan.mirror_axes, fold, place, reaching
 
             return self._tiles.of(name)
 
@@ -298,14 +271,13 @@ class PetCtPredictor:
         """Return the preprocessed images, the same with the channels of the prompts, and where these lie in them."""
         model, grid = self.model, self.case.pet.grid
         if model.content.prompt.stage == "image":
-            spacing = tuple(one.zoom * mm for mm in grid.spacing_zyx)
-            channels = model.encoding.encode(prompts, grid.shape_zyx, spacing)
+            channels = model.encoding.encode(prompts, grid.shape_zyx, grid.spacing_zyx)
             images = [self._rounded(self.case.ct), self._rounded(self.case.pet), *channels.numpy()]
             with one.watch.stage("preprocess"):
                 prepared = preprocess(
                     model.content,
                     images,
-                    spacing,
+                    grid.spacing_zyx,
                     body=self._body(),
                     device=one.place.data,
                     exact=model.arithmetic.exact,
@@ -330,30 +302,28 @@ class PetCtPredictor:
 
     def _images(self, one: _Pass) -> NetworkInput:
         """Preprocess CT and PET, cut to the body; take them from before where they are known."""
-        key = one.zoom, one.place.data
-        if key not in self._inputs:
-            self._inputs = {known: case for known, case in self._inputs.items() if known[1] == one.place.data}
+        device = one.place.data
+        if device not in self._inputs:
             with one.watch.stage("preprocess"):
-                self._inputs[key] = preprocess(
+                prepared = preprocess(
                     self.model.content,
                     [self._rounded(self.case.ct), self._rounded(self.case.pet)],
-                    [one.zoom * mm for mm in self.case.pet.grid.spacing_zyx],
+                    self.case.pet.grid.spacing_zyx,
                     body=self._body(),
-                    device=one.place.data,
+                    device=device,
                     exact=self.model.arithmetic.exact,
                 )
-        return self._inputs[key]
+            self._inputs = {device: prepared}
+        return self._inputs[device]
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass of the networks over a case whose lengths are multiplied by `zoom`."""
+    """One pass of the networks over a case."""
 
     place: Placement
     budget: Budget
     watch: Stopwatch
-    mirror_axes: Sequence[int] = ()
-    zoom: float = 1.0
 
 
 def _window(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[float]) -> tuple[slice, ...]:

@@ -40,8 +40,8 @@ class Segmentation:
         that there was no time for.
     rules
         What the rules after the network did.
-    plans
-        What was predicted: one plan, or one for each size of a survey.
+    plan
+        What there was time for.
     seconds
         Spent on each stage.
     """
@@ -49,7 +49,7 @@ class Segmentation:
     mask: Volume
     lesion_logit: Volume
     rules: RulesActed
-    plans: tuple[Plan, ...]
+    plan: Plan
     seconds: Mapping[str, float]
 
 
@@ -114,8 +114,6 @@ class PetCtSession:
     def segment(self, prompts: Prompts | None = None, *, budget: Budget | None = None) -> Segmentation:
         """Return the mask of the lesions.
 
-        Where the model asks for a survey and nothing is clicked, the highest logit at `SURVEY_ZOOMS` counts.
-
         Parameters
         ----------
         prompts
@@ -142,7 +140,7 @@ class PetCtSession:
             Volume(mask.astype(np.uint8), grid),
             Volume(predicted.lesion_logit, grid),
             acted,
-            predicted.plans,
+            predicted.plan,
             watch.seconds,
         )
         self._latest = prompts, found
@@ -200,7 +198,7 @@ class PetCtSession:
         part, acted = apply_rules(near.lesion_logit, inside, grid.spacing_zyx, rules)
         mask, lesion_logit = latest.mask.array.copy(), latest.lesion_logit.array.copy()
         mask[near.window], lesion_logit[near.window] = part, near.lesion_logit
-        return Segmentation(Volume(mask, grid), Volume(lesion_logit, grid), acted, (Plan(1),), watch.seconds)
+        return Segmentation(Volume(mask, grid), Volume(lesion_logit, grid), acted, Plan(1), watch.seconds)
 
 
 def _changed(before: Prompts, after: Prompts) -> Prompts:

@@ -33,13 +33,9 @@ class Prediction:
     ----------
     mirror_axes
         Axes (of z, y, x) over whose mirrored versions a prediction is averaged.
-    survey
-        Whether a case without a click is predicted with more care, at three times the cost: at two sizes, of which the
-        surer counts, and mirrored. Then nothing tells where a lesion is, and how large.
     """
 
     mirror_axes: tuple[int, ...] = ()
-    survey: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,13 +188,13 @@ def _read_encoding(values: object, source: str) -> Encoding:
 def _read_prediction(values: object, source: str) -> Prediction:
     if not isinstance(values, Mapping):
         raise ModelError(f"{source}: expected an object, found {values!r}")
-    _require_keys(values, {one.name for one in fields(Prediction)}, set(), source)
+    _require_keys(values, {"mirror_axes", "survey"}, set(), source)  # files of earlier models may hold the latter
     axes = values.get("mirror_axes", ())
     if not isinstance(axes, list | tuple) or any(type(axis) is not int or axis not in (0, 1, 2) for axis in axes):
         raise ModelError(f"{source}: mirror_axes must be a list of axes 0, 1, 2, found {axes!r}")
     if not isinstance(survey := values.get("survey", False), bool):
         raise ModelError(f"{source}: survey must be true or false, found {survey!r}")
-    return Prediction(tuple(axes), survey)
+    return Prediction(tuple(axes))
 
 
 def _read_calibration(found: object, source: str) -> Calibration:

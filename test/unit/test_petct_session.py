@@ -21,7 +21,7 @@ from lesionclick.petct.rules import RulesActed
 from lesionclick.petct.session import PetCtSession
 from lesionclick.prompts.encodings import Fields, Gaussian
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
-from lesionclick.prompts.spec import Prediction, PromptSpec
+from lesionclick.prompts.spec import PromptSpec
 
 CPU = torch.device("cpu")
 PATCH = (16, 16, 16)
@@ -158,7 +158,7 @@ class TestPrompts:
         session.add(TUMOR, (5, 6, 7))
         result = session.segment()
         assert result.rules == RulesActed(tumor=1, background=1)
-        assert result.plans == (Plan(1, (), 0.5),)
+        assert result.plan == Plan(1, (), 0.5)
         assert set(result.seconds) == {"preprocess", "predict", "resample prediction", "rules"}
 
     def test_no_time_leaves_the_clicked_voxels(self, session: PetCtSession) -> None:
@@ -166,7 +166,7 @@ class TestPrompts:
         result = session.segment(budget=Budget(0.0))
         assert (result.lesion_logit.array == OUTSIDE_LOGIT).all()
         assert result.mask.array[7, 6, 5] == 1
-        assert result.plans[0].folds == 0
+        assert result.plan.folds == 0
 
     @pytest.mark.parametrize(("kind", "points"), [("tumour", [(1, 2, 3)]), (TUMOR, [])])
     def test_anything_else_is_refused(self, session: PetCtSession, kind: str, points: list[Any]) -> None:
@@ -186,43 +186,6 @@ class TestPrompts:
                 np.testing.assert_array_equal(result.mask.array, result.lesion_logit.array > 0)
         assert masks["none"][8, 8, 8] == 1
         assert masks["clicks"][8, 8, 8] == 0
-
-
-class TestSurvey:
-    @staticmethod
-    def model(folder: Path, survey: bool) -> PetCtModel:
-        return network_stage(folder, prompt=replace(GAUSSIAN, prediction=Prediction(survey=survey)), exact=True)
-
-    def test_without_a_click_the_higher_logit_of_two_sizes_counts(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        seen = []
-
-        def predict(_network: Any, data: torch.Tensor, *_: Any, **options: Any) -> torch.Tensor:
-            width = data.shape[-1]
-            seen.append((width, options["mirror_axes"]))
-            logit = torch.where(torch.arange(width) < width / 2, 30.0 - width, width - 30.0)
-            return torch.stack([torch.zeros(data.shape[1:]), logit.expand(data.shape[1:])])
-
-        monkeypatch.setattr(tiles, "predict", predict)
-        model = self.model(tmp_path, survey=True)
-        ct, pet = ct_and_pet((30, 30, 30), (4.0, 4.0, 4.0))
-        found = lesion_logit(model, ct, pet).array
-        # 120 mm are 40 voxels of 3 mm, and 32 at eight tenths of the size, both mirrored over x
-        assert seen == [(40, (2,)), (32, (2,))]
-        assert found[15, 15, 2] == pytest.approx(-2, abs=0.1)
-        assert found[15, 15, 27] == pytest.approx(10, abs=0.1)
-
-        seen.clear()
-        lesion_logit(model, ct, pet, clicks((BACKGROUND, (3.0, 3.0, 3.0))))
-        lesion_logit(self.model(tmp_path / "plain", survey=False), ct, pet)
-        assert seen == [(40, ()), (40, ())]
-
-    def test_a_click_outside_the_image_is_none(self, tmp_path: Path) -> None:
-        model = self.model(tmp_path, survey=True)
-        ct, pet = ct_and_pet((20, 20, 20), (3.0, 3.0, 3.0))
-        outside = lesion_logit(model, ct, pet, clicks((TUMOR, (20.0, 3.0, 3.0))))
-        np.testing.assert_array_equal(outside.array, lesion_logit(model, ct, pet).array)
 
 
 class TestBody:

@@ -49,7 +49,7 @@ def changed(spec: PromptSpec, **changes: Any) -> dict[str, Any]:
     [
         OFFICIAL_BASELINE,
         SECOND_PLACE,
-        PromptSpec(Fields(6.0), prediction=Prediction((0, 2), survey=True), rules="challenge"),
+        PromptSpec(Fields(6.0), prediction=Prediction((0, 2)), rules="challenge"),
         PromptSpec(Fields(1.5, "voxel", far_mm=20.0, cutoff_mm=60.0), rules="none"),
         PromptSpec(LesionPair(10.0, mask_mm=9.0)),
         PromptSpec(Ball(3.0), calibration=Calibration(0.7, -3.5)),
@@ -63,14 +63,14 @@ def test_what_is_written_is_read_again(spec: PromptSpec) -> None:
 
 
 def test_written_file_names_everything() -> None:
-    spec = PromptSpec(Fields(6.0, cutoff_mm=60.0), prediction=Prediction((2,), survey=True), rules="challenge")
+    spec = PromptSpec(Fields(6.0, cutoff_mm=60.0), prediction=Prediction((2,)), rules="challenge")
     assert json.loads(spec.to_json()) == {
         "version": 2,
         "encoding": {"name": "fields", "radius": 6.0, "unit": "mm", "far_mm": 30.0, "cutoff_mm": 60.0},
         "stage": "network",
         "align": "centre",
         "precision": "float32",
-        "prediction": {"mirror_axes": [2], "survey": True},
+        "prediction": {"mirror_axes": [2]},
         "rules": "challenge",
     }
 
@@ -82,9 +82,14 @@ def test_reading_leaves_what_it_is_given_as_it_was() -> None:
         assert json.dumps(values) == before
 
 
+def test_a_survey_that_earlier_files_ask_for_changes_nothing() -> None:
+    spec = PromptSpec(Fields(6.0))
+    assert read(changed(spec, prediction__survey=True)) == spec
+
+
 def test_what_is_not_said_has_a_default() -> None:
     assert read({"version": 2, "encoding": {"name": "ball", "radius": 2}}) == PromptSpec(
-        Ball(2.0, "voxel"), "network", "centre", Prediction((), survey=False), "clicks"
+        Ball(2.0, "voxel"), "network", "centre", Prediction(()), "clicks"
     )
 
 
@@ -165,7 +170,6 @@ class TestFirstForm:
     def test_files_of_the_embedded_models_mean_the_same(self) -> None:
         assert read(FIRST_FORM) == PromptSpec(
             Fields(radius=6.0, unit="mm", far_mm=30.0, cutoff_mm=None),
-            prediction=Prediction(survey=True),
             rules="challenge",
         )
         assert read(FIRST_FORM_PAIR) == PromptSpec(LesionPair(radius=10.0, unit="mm", mask_mm=8.0), rules="clicks")
@@ -186,7 +190,7 @@ class TestFirstForm:
         assert read(values) == PromptSpec(LesionPair(3.0, "voxel", mask_mm=30.0))
 
     def test_mirror_axes_are_the_predictions(self) -> None:
-        assert read(FIRST_FORM | {"mirror_axes": [0, 2]}).prediction == Prediction((0, 2), survey=True)
+        assert read(FIRST_FORM | {"mirror_axes": [0, 2]}).prediction == Prediction((0, 2))
 
     @pytest.mark.parametrize("encoding", ["gaussian", "ball"])
     def test_a_reach_that_is_of_no_use_is_dropped(self, encoding: str) -> None:
