@@ -1,9 +1,10 @@
 // The page: what is shown of a case, and what a reader does with it.
 
-import { COLORS, CT_WINDOWS, PET_WINDOWS, labelColor } from "./display.js";
+import { COLORS, CT_WINDOWS, PET_WINDOWS } from "./display.js";
 import { fillHelp, followKeys } from "./keys.js";
 import { followMouse } from "./mouse.js";
 import { fillPanel } from "./panel.js";
+import { drawPoint } from "./points.js";
 import { Projection } from "./projection.js";
 import { call, listen } from "./server.js";
 import { SliceRow, fetchImage } from "./slices.js";
@@ -233,33 +234,12 @@ function marksOn(row) {
   return (state?.marks ?? []).filter((mark) => mark.scan === row.scan);
 }
 
-/** Draw the points of a row on one of its slices; those of nearby slices are faint. */
+/** Return what draws the points of a row on one of its slices. */
 function paintPoints(row) {
   return (pen, tile, ratio) => {
     const dots = marksOn(row).map((mark) => ({ mm: mark.ras_mm, kind: mark.kind }));
     for (const one of study.baseline_points ?? []) if (one.scan === row.scan) dots.push({ mm: one.ras_mm, kind: String(one.number) });
-    for (const { mm, kind } of dots) {
-      const { x, y, away } = row.onTile(tile, mm);
-      if (away > 4) continue;
-      pen.globalAlpha = away <= 0.5 ? 1 : 0.3;
-      pen.beginPath();
-      pen.arc(x, y, 5 * ratio, 0, 2 * Math.PI);
-      pen.fillStyle = COLORS[kind] ?? `rgb(${labelColor(Number(kind))})`;
-      pen.fill();
-      pen.lineWidth = 1.5 * ratio;
-      pen.strokeStyle = "#fff";
-      pen.stroke();
-      if (!COLORS[kind]) {
-        pen.font = `600 ${11 * ratio}px system-ui, sans-serif`;
-        [pen.textAlign, pen.textBaseline] = ["left", "middle"];
-        pen.lineWidth = 3 * ratio;
-        pen.strokeStyle = "#000c";
-        pen.strokeText(kind, x + 8 * ratio, y);
-        pen.fillStyle = "#fff";
-        pen.fillText(kind, x + 8 * ratio, y);
-      }
-      pen.globalAlpha = 1;
-    }
+    for (const { mm, kind } of dots) drawPoint(pen, { ...row.onTile(tile, mm), kind, ratio });
   };
 }
 
