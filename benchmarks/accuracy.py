@@ -50,7 +50,10 @@ class Labelled:
 def real_cases(sts: Path, training: bool) -> Iterator[Labelled]:
     """Yield the held-out patients (or those of the training set) with official clicks."""
     for patient in split_patients([path.name for path in sts.iterdir()])[0 if training else 1]:
-        yield read_patient(sts, patient)
+        try:
+            yield read_patient(sts, patient)
+        except ValueError as error:
+            print(f"left out: {patient}: {error}")
 
 
 def read_patient(sts: Path, patient: str) -> Labelled:
