@@ -1,4 +1,4 @@
-"""The rules after the network: what was clicked counts, rims are rims, and once all is marked, nothing else counts."""
+"""The rules after the network: what was clicked counts, and once all is marked, nothing else counts."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes, is_first_on_lesion
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes
 from lesionclick.prompts.spec import Rules
 
 LENGTH_MM = 12.0
 """Standard deviation of the correction around a click in mm, about the distance between two readers' contours."""
 SURE_LOGIT = 1.0
 """Logit that a corrected click gets: sure enough to survive resampling, and no more."""
-RIM_LOGIT = 2.0
-"""Largest logit that a further click on a lesion keeps: the rim of a lesion is not its middle. Chosen with `LENGTH_MM`
-on the real patients held out from the training of the embedded model.
-"""
 REPEATS = 2
 """Number of further clicks on lesions that were clicked before, from which on all lesions are taken to be marked. One
 may come from two lesions that the mask joins.
@@ -67,11 +63,9 @@ def apply_rules(
     themselves are set in any case; where one voxel is marked as both, tumour wins.
 
     With ``challenge``, each lesion is clicked once, in its centre, before any is clicked again, on its rim. The second
-    round tells two things more. Where a further click on a lesion lies deeper in the mask than `RIM_LOGIT`, the same
-    correction draws the mask back to it. And all lesions are marked: from `REPEATS` such clicks on, components without
-    a tumour point are removed. Strokes are neither, and these two rules ask for as many background points as tumour
-    points, as the challenge's readers set them: strokes hardly ever come out even, not even those that are too short to
-    be told from clicks.
+    round tells that all lesions are marked: from `REPEATS` such clicks on, components without a tumour point are
+    removed. Strokes are none, and the rule asks for as many background points as tumour points, as the challenge's
+    readers set them: strokes hardly ever come out even, not even those that are too short to be told from clicks.
 
     Parameters
     ----------
@@ -101,9 +95,6 @@ def apply_rules(
     wrong = agreement <= 0
     residual = np.where(wrong, side * (SURE_LOGIT - agreement), 0.0)
     clicked_in_turn = rules == "challenge" and len(tumor) == len(background)
-    if clicked_in_turn:
-        further = np.flatnonzero(~is_first_on_lesion(tumor, spacing_zyx))
-        residual[further] += np.minimum(RIM_LOGIT - agreement[further], 0.0)
     if residual.any():
         correction, windows = _correction(points, residual, lesion_logit.shape, spacing_zyx)
         for window in windows:
