@@ -32,6 +32,12 @@ class LogUptakeUNet(PlainConvUNet):  # type: ignore[misc]
         self.suv_per_unit = suv_per_unit
 
     def forward(self, x: Tensor) -> Any:
-        """Return the logits of a batch, shape (batch, channels, z, y, x)."""
+        """Return the logits of a batch, shape (batch, channels, z, y, x), at each resolution where training asks.
+
+        Parameters
+        ----------
+        x
+            CT, PET in units of `suv_per_unit`, and the channels of the prompts, shape (batch, channels, z, y, x).
+        """
         suv = x[:, PET_CHANNEL : PET_CHANNEL + 1].clamp(min=0) * self.suv_per_unit
         return super().forward(torch.cat([x, torch.log1p(suv)], dim=1))
