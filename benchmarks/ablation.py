@@ -20,7 +20,8 @@ from lesionclick.petct.model import PetCtModel
 from lesionclick.training.datasets import VALIDATION_SEED, build_dataset, split_patients
 from lesionclick.training.export import export_model
 from lesionclick.training.plans import RECIPES
-from lesionclick.training.train import find_trainer, make_trainer, prepare, set_folders, take_weights
+from lesionclick.training.train import find_trainer, make_trainer, prepare, set_folders
+from lesionclick.training.warm_start import take_weights
 
 LEFT_OUT = 4
 """Training patients that no recipe here is trained on."""

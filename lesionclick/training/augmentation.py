@@ -45,7 +45,12 @@ WHOLE_CASE_SHARE = 0.7
 
 ZOOM_MARGIN = 1.25
 """Largest zoom of `LightAugmentation`, and the size of the patches that it is given, in units of the patch."""
-ZOOM_SHARE = 0.4
+WARP_SHARE = 0.4
+"""Share of the samples that are zoomed and tilted."""
+STRETCH = 0.1
+"""Spread of the logarithm of the zoom of each axis by itself."""
+TILT = 0.26
+"""Largest angle about each axis in radians: 15 degrees."""
 MIRROR_SHARES = (0.15, 0.15, 0.5)
 """Shares of the samples that are mirrored over z, y, x: bodies are nearly the same from left to right."""
 TURN_SHARE = 0.15
@@ -95,7 +100,7 @@ class MisalignCT(ImageOnlyTransform):  # type: ignore[misc]
 
 
 class LightAugmentation(BasicTransform):  # type: ignore[misc]
-    """Cut a patch out of a larger one at a random zoom, mirror, turn, and change gain and noise: what costs little.
+    """Cut a patch out of a larger one, zoomed and tilted at random, mirror, turn, and change gain and noise.
 
     Organs are labelled from `FIRST_ORGAN` on; their uptake changes each by itself in some samples, since no table of
     uptake is true of all scanners and patients. The PET is SUV but for a factor.
@@ -111,6 +116,7 @@ class LightAugmentation(BasicTransform):  # type: ignore[misc]
     def __init__(self, patch_size: Sequence[int], spacing_zyx: Sequence[float]) -> None:
         super().__init__()
         self.patch_size = tuple(patch_size)
+        self.extent = torch.tensor([n * mm for n, mm in zip(patch_size, spacing_zyx, strict=True)][::-1]) / 2
         shapes = list(zip(patch_size, spacing_zyx, strict=True))
         self.planes = [(a + 1, b + 1) for a, b in combinations(range(3), 2) if shapes[a] == shapes[b]]
 
@@ -118,15 +124,13 @@ class LightAugmentation(BasicTransform):  # type: ignore[misc]
         """Change ``image`` (channels, z, y, x) and ``segmentation`` alike; voxels outside the case become unknown."""
         rng = np.random.default_rng(np.random.randint(2**31))
         image, label = data_dict["image"], data_dict["segmentation"].clamp(min=0)
-        zoom = rng.uniform(1 / ZOOM_MARGIN, ZOOM_MARGIN) if rng.uniform() < ZOOM_SHARE else 1.0
-        size = [round(n * zoom) for n in self.patch_size]
-        window = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(image.shape[1:], size, strict=True))
-        image, label = image[:, *window], label[:, *window]
-        if zoom != 1.0:
-            image = functional.interpolate(image[None], self.patch_size, mode="trilinear")[0]
-            label = functional.interpolate(label[None].float(), self.patch_size, mode="nearest-exact")[0].to(
-                label.dtype
+        if rng.uniform() < WARP_SHARE:
+            image, label = self._warp(image, label, rng)
+        else:
+            window = tuple(
+                slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(image.shape[1:], self.patch_size, strict=True)
             )
+            image, label = image[:, *window], label[:, *window]
         axes = [axis + 1 for axis, share in enumerate(MIRROR_SHARES) if rng.uniform() < share]
         image, label = image.flip(axes), label.flip(axes)
         if self.planes and rng.uniform() < TURN_SHARE:
@@ -138,6 +142,26 @@ class LightAugmentation(BasicTransform):  # type: ignore[misc]
             gain = gain * _organ_gains(label[0], rng)
         image = torch.stack([image[0], image[1] * gain]) + noise[:, None, None, None] * torch.randn(image.shape)
         return {**data_dict, "image": image, "segmentation": label}
+
+    def _warp(
+        self, image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a patch that is zoomed, each axis a little by itself, and tilted about its centre."""
+        tilt = torch.linalg.matrix_exp(_cross_product(rng.uniform(-TILT, TILT, 3)))
+        zoom = rng.uniform(1 / ZOOM_MARGIN, ZOOM_MARGIN) * rng.lognormal(0.0, STRETCH, 3)
+        larger = torch.tensor([m / n for m, n in zip(image.shape[1:], self.patch_size, strict=True)][::-1])
+        matrix = (tilt * torch.from_numpy(zoom).float() * self.extent) / (self.extent * larger)[:, None]
+        affine = torch.cat([matrix, torch.zeros(3, 1)], dim=1)[None]
+        grid = functional.affine_grid(affine, [1, 1, *self.patch_size], align_corners=False)
+        warped = functional.grid_sample(image[None], grid, align_corners=False)[0]
+        nearest = functional.grid_sample(label[None].float(), grid, mode="nearest", align_corners=False)[0]
+        return warped, nearest.to(label.dtype)
+
+
+def _cross_product(vector: NDArray[np.float64]) -> torch.Tensor:
+    """Return the matrix that multiplies by a vector; its exponential turns by the vector's length about it."""
+    x, y, z = vector.tolist()
+    return torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 
 
 def _organ_gains(label: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -105,7 +105,7 @@ _CONFIGURATIONS = {
             2,
             [64, 48, 48],
             [3.27, 4.0, 4.0],
-            architecture=_with_log_uptake(_unet([16, 32, 64, 128], [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]])),
+            architecture=_with_log_uptake(_unet([16, 32, 80, 160, 160], [[1, 1, 1], *[[2, 2, 2]] * 4])),
         )
     },
     "task2": {

@@ -12,19 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from lesionclick.errors import InputError, ModelError
-from lesionclick.network.checkpoints import Checkpoint, find_checkpoints
+from lesionclick.errors import InputError
 from lesionclick.training.distributed import run_on_gpus
-from lesionclick.training.export import OUTPUTS, export_model
-from lesionclick.training.losses import FIRST_ORGAN
+from lesionclick.training.export import export_model
 from lesionclick.training.places import balance_lesions, list_places
 from lesionclick.training.plans import RECIPES, adapt_plans
+from lesionclick.training.warm_start import take_weights
 
 _LOG = logging.getLogger(__name__)
 _TRAINERS = Path(__file__).parent / "nnunet"
 _PLANS_NAMES = {"nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans"}
 """Names of the plans of planners that do not call them ``nnUNetPlans``."""
-_N_IMAGES = 2
 _PREPARED = "prepared.json"
 """Beside the preprocessed data, once they are complete: what they were prepared for."""
 
@@ -109,7 +107,8 @@ def train(
         Continue from the last checkpoint, or begin where there is none; data that are prepared are not prepared again.
         With more `minutes` than before, a training that has ended is prolonged.
     initial
-        Model folder whose first fold gives the weights to begin with; its network must be of the same architecture.
+        Model folder whose first fold gives the weights to begin with; its network may be smaller, but must be of the
+        same kind.
 
     Returns
     -------
@@ -255,44 +254,6 @@ def _list_places(task: str, config: str, preprocessed: Path, plans_name: str, *,
     elif config == "small":
         intensities = plans["foreground_intensity_properties_per_channel"]
         list_places(preprocessed / data["data_identifier"], data["patch_size"], intensities)
-
-
-def take_weights(network: nn.Module, initial: Path, sureness: float = 1.0) -> None:
-    """Load the weights of a model folder's first fold into a network.
-
-    Its logits are multiplied by `sureness`: where a network is sure and wrong, the Dice has no gradient.
-
-    Where the first convolution sees another number of channels, because clicks are encoded in another way, CT and PET
-    take over their weights and the click channels begin anew; so do outputs for organs, which no model folder has.
-
-    Raises
-    ------
-    ModelError
-        If the folder cannot be read, or its weights do not fit the network.
-    """
-    checkpoint = Checkpoint.read(find_checkpoints(initial)[0])
-    weights = {name: tensor.float() for name, tensor in checkpoint.weights.items()}
-    known = network.state_dict()
-    for name in known.keys() & weights.keys():
-        expected, found = known[name], weights[name]
-        if expected.ndim == found.ndim == 5 and expected.shape[1] != found.shape[1]:
-            weights[name] = torch.cat([found[:, :_N_IMAGES], expected[:, _N_IMAGES:]], dim=1)
-        elif OUTPUTS in name and len(expected) > len(found) == FIRST_ORGAN:
-            weights[name] = torch.cat([found, expected[FIRST_ORGAN:]])
-        if OUTPUTS in name:
-            weights[name] = sureness * weights[name]
-    misfits = [name for name in known.keys() | weights.keys() if _shape(known, name) != _shape(weights, name)]
-    if misfits:
-        first = min(misfits)
-        raise ModelError(
-            f"{initial}: {len(misfits)} weights do not fit the planned network, such as {first}: "
-            f"expected {_shape(known, first)}, found {_shape(weights, first)}"
-        )
-    network.load_state_dict(weights)
-
-
-def _shape(weights: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(weights[name].shape) if name in weights else None
 
 
 def find_trainer(name: str) -> Any:

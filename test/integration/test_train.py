@@ -18,17 +18,15 @@ from lesionclick.images import Volume
 from lesionclick.longitudinal.lesions import Lesion
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.session import segment_lesions
-from lesionclick.network.model_folder import read_model_folder
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession
-from lesionclick.prompts.encodings import Fields
 from lesionclick.prompts.points import Prompts
-from lesionclick.prompts.spec import PromptSpec
 from lesionclick.simulation.phantoms import make_phantom
 from lesionclick.simulation.readers import simulate
 from lesionclick.training.export import export_model
-from lesionclick.training.train import balance_lesions, take_weights, train
+from lesionclick.training.places import balance_lesions
+from lesionclick.training.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -187,30 +185,6 @@ def test_lesions_are_listed_equally_often_whatever_their_size(tmp_path, monkeypa
     assert properties["spacing"] == [1, 1, 1]
     small = (places[:, 1:] < 4).all(axis=1)
     assert small.sum() == (~small).sum()
-
-
-def test_weights_of_another_architecture_are_refused(tmp_path):
-    folder = write_model_folder(tmp_path / "model")
-    with pytest.raises(ModelError, match=r"do not fit the planned network, such as bias: expected \(2,\), found None"):
-        take_weights(torch.nn.Conv3d(1, 2, 1), folder)
-
-
-def test_images_take_over_their_weights_where_clicks_are_encoded_in_another_way(tmp_path):
-    old = write_model_folder(tmp_path / "old", seed=1)
-    fields = PromptSpec(Fields(radius=6.0))
-    folder = write_model_folder(tmp_path / "new", prompt=fields, seed=2)
-    network = read_model_folder(folder, task="task1", n_images=2).networks[0]
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    take_weights(network, old)
-    source = read_model_folder(old, task="task1", n_images=2).networks[0].state_dict()
-    changed = [name for name, tensor in source.items() if tensor.shape != before[name].shape]
-    assert changed
-    for name, tensor in network.state_dict().items():
-        if name in changed:
-            torch.testing.assert_close(tensor[:, :2], source[name][:, :2])
-            torch.testing.assert_close(tensor[:, 2:], before[name][:, 2:])
-        else:
-            torch.testing.assert_close(tensor, source[name])
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path):

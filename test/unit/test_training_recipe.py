@@ -104,7 +104,7 @@ def test_light_augmentation_moves_label_and_images_alike(monkeypatch):
     monkeypatch.setattr(augmentation, "GAIN_SPREAD", 0.0)
     shapes, turned, zooms = set(), 0, set()
     for seed in range(60):
-        sample = _light(seed)
+        sample = _light(seed, size=40)
         ct, label = sample["image"][0], sample["segmentation"][0] == 1
         shapes.add((*sample["image"].shape, *sample["segmentation"].shape))
         assert ct[label].abs().max() < 45  # the label goes up to 40, and half a voxel
@@ -114,6 +114,23 @@ def test_light_augmentation_moves_label_and_images_alike(monkeypatch):
     assert shapes == {(2, 16, 16, 16, 1, 16, 16, 16)}
     assert 0 < turned < 30
     assert len(zooms) > 1
+
+
+def test_a_tilted_ball_stays_a_ball_in_millimetres(monkeypatch):
+    for name, value in {"STRETCH": 0.0, "WARP_SHARE": 1.0, "TILT": 1.2, "ZOOM_MARGIN": 1.0}.items():
+        monkeypatch.setattr(augmentation, name, value)
+    spacing = torch.tensor([4.0, 2.0, 1.0])
+    places = torch.stack(torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in (15, 30, 60)), indexing="ij"), dim=-1)
+    shaft = (places * spacing)[..., 0].abs() < 26
+    shaft &= ((places * spacing)[..., 1:].square().sum(-1).sqrt()) < 5
+    ball = (places * spacing).square().sum(-1).sqrt() < 15
+    light = LightAugmentation((15, 30, 60), spacing.tolist())
+    np.random.seed(3)
+    for inside, same in ((ball, True), (shaft, False)):
+        label = inside[None].to(torch.int16)
+        out = light(image=label.expand(2, -1, -1, -1).float(), segmentation=label)["segmentation"][0] == 1
+        middles = [(mask[..., None] * places * spacing).square().sum((0, 1, 2)) / mask.sum() for mask in (inside, out)]
+        assert torch.allclose(*middles, rtol=0.1) == same
 
 
 def test_light_augmentation_changes_the_gain_of_the_pet_alone(monkeypatch):
@@ -126,7 +143,7 @@ def test_light_augmentation_changes_the_gain_of_the_pet_alone(monkeypatch):
 
 @pytest.mark.parametrize(("inside", "own"), [(1, False), (5, True)])
 def test_organs_get_a_gain_of_their_own_and_lesions_do_not(monkeypatch, inside, own):
-    for name, value in {"NOISE": (0.0, 0.0), "GAIN_SPREAD": 0.0, "ORGAN_SHARE": 1.0, "ZOOM_SHARE": 0.0}.items():
+    for name, value in {"NOISE": (0.0, 0.0), "GAIN_SPREAD": 0.0, "ORGAN_SHARE": 1.0, "WARP_SHARE": 0.0}.items():
         monkeypatch.setattr(augmentation, name, value)
     ct, pet = _light(1, inside=inside)["image"]
     gains, x = pet / ct, ct.abs() / 10
