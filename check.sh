@@ -15,4 +15,5 @@ stage "import-linter"
 stage "shellcheck"
 .venv/bin/shellcheck --external-sources ./*.sh test/wheel.sh test/container/cohort.sh lesionclick/page/web/check.sh .ci/run
 stage "pytest"
-"$python" -m pytest "$@"
+# Two at a time, of one thread each: most tests wait for processes that start.
+OMP_NUM_THREADS=1 "$python" -m pytest --numprocesses 2 --dist worksteal "$@"

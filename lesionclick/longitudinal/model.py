@@ -70,9 +70,10 @@ class LongitudinalModel:
         exact: bool = False,
     ) -> LongitudinalModel:
         """Load a model folder; parameters and errors are those of `lesionclick.petct.model.PetCtModel.load`."""
+        device = device or default_device()
         found = find_model_folder(None if folder is None else Path(folder), "task2")
         content = read_model_folder(found, task="task2", n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
-        return cls(content, device or default_device(), exact=exact)
+        return cls(content, device, exact=exact)
 
     def normalise(self, ct: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a CT patch in HU, shape (z, y, x), as the network wants it, by the plans' scheme."""

@@ -64,6 +64,7 @@ class PetCtModel:
         ModelError
             If something is missing, broken, of an unknown kind, or refused.
         """
+        device = device or default_device()
         found = find_model_folder(None if folder is None else Path(folder), "task1")
         content = read_model_folder(found, task="task1", n_images=cls.n_images, trust_checkpoint=trust_checkpoint)
-        return cls(content, device or default_device(), exact=exact)
+        return cls(content, device, exact=exact)

@@ -8,6 +8,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from lesionclick.network.acceleration import multiplies_bfloat16
+from lesionclick.network.device import keep_memory
 
 
 class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
@@ -37,6 +38,7 @@ class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         torch.set_flush_denormal(True)  # denormal gradients make a step on a CPU ten times slower
+        keep_memory()
         self.bfloat16 = device.type == "cpu" and multiplies_bfloat16()
         self.share = 0.0
         self.minutes = float(self.plans_manager.plans["minutes"])

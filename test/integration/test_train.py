@@ -117,7 +117,7 @@ def test_organs_are_learnt_and_left_out_of_the_model(dataset, tmp_path):
     (dataset / "dataset.json").write_text(json.dumps({**description, "organs": ["all", "none"]}))
     folder = train("task1", dataset, "small", tmp_path / "out", device="cpu", minutes=0.001, processes=1)
     (checkpoint,) = (tmp_path / "out" / "results").glob("*/*/fold_0/checkpoint_final.pth")
-    name = "decoder.seg_layers.1.weight"
+    name = "decoder.seg_layers.2.weight"
     trained, exported = (
         torch.load(path, map_location="cpu", weights_only=False)["network_weights"][name]
         for path in (checkpoint, folder / "fold_0" / "checkpoint_final.pth")

@@ -97,7 +97,9 @@ def test_the_one_by_pytorch_is_nnunets_to_the_bit(new: tuple[int, int, int]) -> 
 
 
 @pytest.mark.parametrize(
-    "resampling", [Splines(), Splines(order=1), Splines(force_separate_z=True), resample_trilinearly], ids=str
+    "resampling",
+    [Splines(), Splines(order=1), Splines(force_separate_z=True), resample_trilinearly],
+    ids=lambda resampling: getattr(resampling, "__name__", str(resampling)),
 )
 @pytest.mark.parametrize("filled", [slice(None), slice(6, 9)], ids=["noise", "a box"])
 def test_a_window_is_that_part_of_the_whole(resampling: Resampling, filled: slice) -> None:
