@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 VOXELS_AT_ONCE = {"cuda": 2**20}
 """Voxels of the tiles that a device computes together. A CPU, which is not named, computes one tile at a time: two and
 more took 0.9 to 1.5 times as long each (docs/performance.md). The figure for a GPU is by its size, not measured;
 `benchmarks/gpu.py` measures it."""
+VECTOR, MANY_VOXELS = 16, 1000
+"""Channels of which PyTorch's group norm takes whole vectors, and voxels from which on that is fast."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,10 @@ class Arithmetic:
     def prepare(self, network: nn.Module) -> nn.Module:
         """Change a network in place to suit this arithmetic, and return it.
 
-        On a CPU its channels lie last in memory, and its instance norms become group norms of one channel each: the
-        same function, which PyTorch has for that layout, while its instance norm copies to the other and back.
+        On a CPU its channels lie last in memory.
         """
         if self.dtype != torch.float16 and not self.exact:
-            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-            for module in list(network.modules()):
-                for name, child in module.named_children():
-                    if type(child) is nn.InstanceNorm3d and not child.track_running_stats:
-                        setattr(module, name, _group_norm(child))
+            put_channels_last(network)
         return network
 
 
@@ -74,8 +72,41 @@ def multiplies_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
-def _group_norm(norm: nn.InstanceNorm3d) -> nn.GroupNorm:
-    group = nn.GroupNorm(norm.num_features, norm.num_features, eps=norm.eps, affine=norm.affine)
-    if norm.affine:
-        group.weight, group.bias = norm.weight, norm.bias
-    return group
+class ChannelsLastInstanceNorm(nn.Module):
+    """An instance norm for tensors whose channels lie last, while PyTorch's copies them to the other layout and back.
+
+    The norm of one sample's channels is its batch norm, and its group norm with one channel to a group; PyTorch has
+    kernels for both. That of the group norm is a third faster where whole vectors of channels and many voxels come,
+    and up to eighty times slower elsewhere; its gradient is slow everywhere (docs/performance.md).
+
+    Parameters
+    ----------
+    norm
+        The norm that this one replaces; the two share their parameters.
+    """
+
+    def __init__(self, norm: nn.InstanceNorm3d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+        self.train(norm.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each channel of each sample; shape (batch, channels, z, y, x)."""
+        channels = x.shape[1]
+        if not self.training and channels % VECTOR == 0 and x[0, 0].numel() >= MANY_VOXELS:
+            return functional.group_norm(x, channels, self.weight, self.bias, self.eps)
+        samples = [
+            functional.batch_norm(one, None, None, self.weight, self.bias, training=True, eps=self.eps)
+            for one in x.chunk(len(x))
+        ]
+        return torch.cat(samples) if len(samples) > 1 else samples[0]
+
+
+def put_channels_last(network: nn.Module) -> nn.Module:
+    """Change the layout of a network in place, with the norms that suit it, and return it; names of weights stay."""
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.InstanceNorm3d and not child.track_running_stats:
+                setattr(module, name, ChannelsLastInstanceNorm(child))
+    return network

@@ -60,6 +60,25 @@ def test_a_prepared_network_is_the_same_function(tmp_path: Path, kind: str) -> N
         torch.testing.assert_close(prepared(tile), network(tile), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(1, 16, 12, 12, 12), (2, 16, 12, 12, 12), (1, 16, 4, 3, 3), (3, 5, 12, 12, 12)])
+def test_the_norm_for_channels_last_is_the_instance_norm(shape: tuple[int, ...], *, training: bool) -> None:
+    norm = nn.InstanceNorm3d(shape[1], affine=True).train(training)
+    nn.init.uniform_(norm.weight, 0.5, 2.0)
+    nn.init.uniform_(norm.bias, -1.0, 1.0)
+    tile = (3 * torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 1).requires_grad_()
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    results = []
+    for layer in (norm, acceleration.ChannelsLastInstanceNorm(norm)):
+        tile.grad = norm.weight.grad = norm.bias.grad = None
+        output = layer(tile.contiguous(memory_format=torch.channels_last_3d))
+        (weights * output).sum().backward()
+        results.append([output, tile.grad, norm.weight.grad, norm.bias.grad])
+    assert layer.training == training
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_other_arithmetic_leaves_a_network_as_it_is(tmp_path: Path) -> None:
     network = read_model_folder(write_model_folder(tmp_path), task="task1", n_images=2).networks[0]
     assert Arithmetic().prepare(network) is network
