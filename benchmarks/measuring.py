@@ -55,7 +55,7 @@ OFFICIAL_NETWORK = {
 }
 """The organisers' network for patches of `OFFICIAL_PATCH`: 31 million weights."""
 
-POLL_S = 0.2
+POLL_S = 0.5
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import ctypes
 import logging
-import os
 import sys
 
 import torch
@@ -26,12 +25,11 @@ def default_device() -> torch.device:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory of small blocks that are freed, and take large ones in huge pages.
+    """Let this process keep the memory of blocks of up to 32 MiB that are freed, and some more at its end.
 
-    Features of tile after tile ask for the same blocks, and the system clears each page that it gives: a tenth of a
-    prediction on a CPU, a sixth of a training step. PyTorch reads its variable before its first tensor.
+    Features of tile after tile ask for the same blocks, and the system clears each page that it gives: up to a tenth of
+    a prediction on a CPU, a sixth of a training step.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # not every C library's
         mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
         mallopt(_TRIM_THRESHOLD, _KEPT_IN_ALL)
