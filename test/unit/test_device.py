@@ -13,10 +13,12 @@ from torch import nn
 from lesionclick.network.device import keep_memory
 if sys.argv[1] == "kept":
     keep_memory()
-network = PlainConvUNet(2, 2, [16, 32], nn.Conv3d, 3, [1, 2], 2, 2, 1, norm_op=nn.InstanceNorm3d, nonlin=nn.LeakyReLU)
+network = PlainConvUNet(
+    2, 4, [16, 32, 64, 128], nn.Conv3d, 3, [1, 2, 2, 2], 2, 2, 1, norm_op=nn.InstanceNorm3d, nonlin=nn.LeakyReLU
+)
 tile = torch.zeros(1, 2, 64, 48, 48)
 counts = []
-with torch.inference_mode():
+with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
     for _ in range(6):
         network(tile)
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
