@@ -55,7 +55,7 @@ def build_dataset(
     phantoms: int,
     processes: int = 2,
     *,
-    real_share: float = 0.35,
+    real_share: float = 0.25,
     left_out: Sequence[str] = (),
 ) -> Path:
     """Write the raw nnU-Net data set, with a split that draws real patients with probability `real_share`.
