@@ -102,11 +102,10 @@ class ChannelsLastInstanceNorm(nn.Module):
         return torch.cat(samples) if len(samples) > 1 else samples[0]
 
 
-def put_channels_last(network: nn.Module) -> nn.Module:
-    """Change the layout of a network in place, with the norms that suit it, and return it; names of weights stay."""
+def put_channels_last(network: nn.Module) -> None:
+    """Change the layout of a network in place, with the norms that suit it; names of weights stay."""
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.InstanceNorm3d and not child.track_running_stats:
                 setattr(module, name, ChannelsLastInstanceNorm(child))
-    return network

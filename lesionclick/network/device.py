@@ -27,8 +27,8 @@ def default_device() -> torch.device:
 def keep_memory() -> None:
     """Let this process keep the memory of blocks of up to 32 MiB that are freed, and some more at its end.
 
-    Features of tile after tile ask for the same blocks, and the system clears each page that it gives: up to a tenth of
-    a prediction on a CPU, a sixth of a training step.
+    Features of tile after tile ask for the same blocks, and the system clears each page that it gives: a seventh of a
+    training step on a CPU.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):  # not every C library's
         mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)

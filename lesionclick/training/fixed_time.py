@@ -53,7 +53,7 @@ class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
         self.probabilistic_oversampling = True
 
     def initialize(self) -> None:
-        """Keep the channels last in memory, with norms for that, which takes two fifths off a step on a CPU."""
+        """Keep the channels last in memory, with norms for that, which take a quarter off a step on a CPU."""
         super().initialize()
         if self.device.type == "cpu":
             put_channels_last(self.network)
