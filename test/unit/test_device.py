@@ -19,10 +19,10 @@ network = PlainConvUNet(
 tile = torch.zeros(1, 2, 64, 48, 48)
 counts = []
 with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-    for _ in range(6):
+    for _ in range(12):
         network(tile)
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(counts[-1] - counts[2])
+print(counts[-1] - counts[3])
 """
 
 
@@ -31,9 +31,10 @@ def test_the_system_clears_no_memory_for_a_tile_that_tiles_before_have_used() ->
     faults = {}
     for setting in ("kept", "not kept"):
         command = [sys.executable, "-c", TILES, setting]
-        environment = {"PATH": "", "OMP_NUM_THREADS": "1"}
+        # the C library raises this threshold by itself, now and then so far that nothing is given back
+        environment = {"PATH": "", "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
         faults[setting] = int(done.stdout)
-    pages = 3 * 16 * 64 * 48 * 48 * 4 / 4096  # of one layer's output, three times
-    assert faults["kept"] < 0.1 * pages
-    assert faults["not kept"] > pages
+    layer = 16 * 64 * 48 * 48 * 4 / 4096  # pages of one layer's output
+    assert faults["not kept"] > 8 * layer
+    assert faults["kept"] < 2 * layer  # the heap may grow once more
