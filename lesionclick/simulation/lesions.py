@@ -206,9 +206,9 @@ class Disease:
         high = np.minimum(start + reach + 1, canvas.organs.shape)
         window = tuple(map(slice, low, high))
         organs = canvas.organs[window]
-        level = self._level(organs.shape, start - low, radius)
+        level = bumpy_ellipsoid(organs.shape, canvas.spacing_zyx, start - low, radius, rng)
         free = np.isin(organs, [ORGANS[organ] for organ in site.grows]) & (maps.label[window] == 0)
-        inside = _grow(level, free, max(1, round(ml / self.voxel_ml)))
+        inside = grow_region(level, free, max(1, round(ml / self.voxel_ml)))
         if inside is None:
             return False
         self._fill(maps, window, inside, level, site=site, suv=suv, ml=ml)
@@ -218,18 +218,6 @@ class Disease:
             maps.label[window][inside] = 1
             self._found.setdefault(name, []).append(start)
         return True
-
-    def _level(self, shape: tuple[int, ...], centre: NDArray[np.int64], radius: float) -> Floats:
-        """Return 0 in the middle of a bumpy ellipsoid and 1 on its surface."""
-        stretch = np.exp(self.rng.normal(scale=0.22, size=3))
-        radii = radius * stretch / np.prod(stretch) ** (1 / 3)
-        shift = self.rng.uniform(-0.5, 0.5, 3)
-        axes = np.ogrid[tuple(slice(n) for n in shape)]
-        scale = self.canvas.spacing_zyx / radii
-        squared = sum(((a - c + d) * s) ** 2 for a, c, d, s in zip(axes, centre, shift, scale, strict=True))
-        bumps = smooth_noise(shape, self.canvas.spacing_zyx, max(0.9 * radius, 5.0), self.rng)
-        level: Floats = (np.sqrt(squared) * (1 + 0.22 * np.clip(bumps, -2, 2))).astype(np.float32)
-        return level
 
     def _fill(
         self,
@@ -250,12 +238,33 @@ class Disease:
         if ml > 10 and rng.uniform() < 0.5:
             values[level[inside] < rng.uniform(0.4, 0.7)] *= rng.uniform(0.15, 0.45)
         maps.suv[window][inside] = values
-        hu = site.hu[rng.integers(len(site.hu))]
+        # after contrast agent a CT is what the lesions are looked for in, so that each is seen there
+        seen = [hu for hu in site.hu if hu is not None] if self.contrast_agent else []
+        hu = (seen or site.hu)[rng.integers(len(seen or site.hu))]
         if hu is not None:
             maps.hu[window][inside] = rng.uniform(*hu) + self.contrast_agent * site.enhanced
 
 
-def _grow(level: Floats, free: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_] | None:
+def bumpy_ellipsoid(
+    shape: tuple[int, ...],
+    spacing_zyx: NDArray[np.float64],
+    centre_zyx: NDArray[np.int64],
+    radius_mm: float,
+    rng: np.random.Generator,
+) -> Floats:
+    """Return 0 in the middle of a bumpy ellipsoid and 1 on its surface, on an array of that shape (z, y, x)."""
+    stretch = np.exp(rng.normal(scale=0.22, size=3))
+    radii = radius_mm * stretch / np.prod(stretch) ** (1 / 3)
+    shift = rng.uniform(-0.5, 0.5, 3)
+    axes = np.ogrid[tuple(slice(n) for n in shape)]
+    scale = spacing_zyx / radii
+    squared = sum(((a - c + d) * s) ** 2 for a, c, d, s in zip(axes, centre_zyx, shift, scale, strict=True))
+    bumps = smooth_noise(shape, spacing_zyx, max(0.9 * radius_mm, 5.0), rng)
+    level: Floats = (np.sqrt(squared) * (1 + 0.22 * np.clip(bumps, -2, 2))).astype(np.float32)
+    return level
+
+
+def grow_region(level: Floats, free: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_] | None:
     """Return the connected `voxels` of least level among the free ones, or None where there is no room for most."""
     places = np.flatnonzero(free & (level < 1.9))
     if len(places) < max(1, 0.7 * voxels):

@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from lesionclick.images import Grid, Volume
+from lesionclick.simulation.implants import implant_lesions
 from lesionclick.simulation.patients import TRAINING_CLASSES, make_patient, training_classes
 from lesionclick.simulation.phantoms import Tracer, make_phantom
 from lesionclick.simulation.transplants import Tumour
@@ -24,6 +25,9 @@ TRANSPLANT_SHARES = (0.55, 0.3, 0.15)
 """Shares of the phantoms with none, one and two real tumours."""
 TRANSPLANT_STREAM = 1
 """Keeps the choice of tumours apart from what a phantom draws by the same seed."""
+IMPLANT_STREAM = 2
+COPIES = 12
+"""How often each real CT is used as a background, with other lesions each time."""
 SPACING_XYZ = {"task1": (4.0, 4.0, 3.27), "task2": (2.0, 2.0, 3.0)}
 """Voxel size of the small configurations in mm."""
 SCANNED_XYZ = {
@@ -96,12 +100,20 @@ def build_dataset(
 
 
 def build_longitudinal_dataset(
-    sts: Path, output: Path, phantoms: int, processes: int = 2, *, real_share: float = 0.3
+    sts: Path,
+    output: Path,
+    phantoms: int,
+    processes: int = 2,
+    *,
+    real_share: float = 0.3,
+    backgrounds: Sequence[Path] = (),
 ) -> Path:
     """Write the raw nnU-Net data set of Task 2: single CTs with lesions, of which training makes pairs.
 
     The arguments are those of `build_dataset`; patients have ``ct_fullres.mha`` and ``label_fullres.mha`` where there
-    are such. Phantoms are scanned after contrast agent. The new folder is ``Dataset002_LesionsInCT``.
+    are such. Phantoms, half of them of either generator, are scanned after contrast agent. `backgrounds` are files of
+    real CTs without lesions that matter; `COPIES` of each get lesions made in them. The new folder is
+    ``Dataset002_LesionsInCT``.
 
     Returns
     -------
@@ -114,8 +126,11 @@ def build_longitudinal_dataset(
         suffix = "_fullres" if (sts / patient / "label_fullres.mha").is_file() else ""
         images = _read_images(sts / patient, f"label{suffix}", f"ct{suffix}")
         _write_case(dataset, patient, *_shrunk_to_fit(images))
+    implants = [(path, number) for path in backgrounds for number in range(COPIES)]
     with ProcessPoolExecutor(processes) as pool:
-        names = list(pool.map(partial(_write_enhanced_phantom, dataset), range(phantoms)))
+        drawn = pool.map(partial(_write_enhanced_phantom, dataset), range(phantoms))
+        made = pool.map(partial(_write_implants, dataset), *zip(*implants, strict=True)) if implants else ()
+        names = [*drawn, *made]
     training, held_out = split_patients(patients)
     _describe(dataset, _split(training, names, held_out, real_share), len(patients) + len(names), ["CT"])
     return dataset
@@ -168,7 +183,7 @@ def _write_phantom(dataset: Path, donors: Sequence[Path], seed: int) -> str:
     """Write a phantom, some of them with tumours of the patients in the folders `donors`, and return its name."""
     tracer: Tracer = "psma" if seed % 2 else "fdg"
     name = f"phantom_{tracer}_{seed:04d}"
-    if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
+    if not _is_written(dataset, name):
         rng = np.random.default_rng([seed, TRANSPLANT_STREAM])
         count = min(int(rng.choice(len(TRANSPLANT_SHARES), p=TRANSPLANT_SHARES)), len(donors))
         tumours = [_read_tumour(donors[number]) for number in rng.choice(len(donors), count, replace=False)]
@@ -189,12 +204,28 @@ def _read_tumour(folder: Path) -> Tumour:
 
 
 def _write_enhanced_phantom(dataset: Path, seed: int) -> str:
+    """Write a phantom after contrast agent, with an odd seed one from real organ shapes, and return its name."""
     name = f"phantom_{seed:04d}"
-    if not (dataset / "labelsTr" / f"{name}.nii.gz").is_file():
+    if not _is_written(dataset, name):
         lesions = int(np.random.default_rng(seed).integers(*LESIONS))
-        phantom = make_phantom(seed, "fdg", lesions=lesions, spacing_xyz=SPACING_XYZ["task2"], contrast_agent=True)
+        make = make_patient if seed % 2 else make_phantom
+        phantom = make(seed, "fdg", lesions=lesions, spacing_xyz=SPACING_XYZ["task2"], contrast_agent=True)
         _write_case(dataset, name, phantom.label.to_image(), phantom.ct.to_image())
     return name
+
+
+def _write_implants(dataset: Path, background: Path, number: int) -> str:
+    """Write a real CT with lesions made in it, and return its name."""
+    name = f"{background.name.split('.')[0]}_{background.parent.name}_{number:02d}"
+    if not _is_written(dataset, name):
+        rng = np.random.default_rng([number, IMPLANT_STREAM])
+        ct, label = implant_lesions(Volume.read(background), int(rng.integers(*LESIONS)), rng)
+        _write_case(dataset, name, label.to_image(), ct.to_image())
+    return name
+
+
+def _is_written(dataset: Path, name: str) -> bool:
+    return (dataset / "labelsTr" / f"{name}.nii.gz").is_file()
 
 
 def _write_case(dataset: Path, name: str, label: sitk.Image, *images: sitk.Image) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from lesionclick.longitudinal.patches import Patch, choose_zoom
 from lesionclick.prompts.encodings import LesionPair
@@ -26,6 +28,14 @@ VANISHED_SHARE = 0.3
 TURN_DEGREES = 8.0
 LARGEST_ZOOM = 1.6
 """Larger lesions are cut at the border of the crop; a data set may show them smaller than they are instead."""
+VARIED_SHARE = 0.5
+"""Share of the samples that another body is made of, so that a few real patients are not learnt by heart."""
+VARIED_TURN_DEGREES = (45.0, 15.0, 15.0)
+"""Largest turn of such a sample about z, y and x."""
+STRETCH = 0.12
+"""Spread of the logarithm of its stretch along each axis."""
+VARIED_GAIN, VARIED_HU = (0.9, 1.1), 12.0
+"""Range of the factor on its HU, and the largest offset."""
 _MARGIN = 1.2
 
 
@@ -66,7 +76,10 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         """Replace ``image`` (1, z, y, x) and ``segmentation`` (1, z, y, x) by those of the pair."""
         rng = np.random.default_rng(np.random.randint(2**31))
         ct = data_dict["image"][0].numpy() * self.std + self.mean
-        numbers = cc3d.connected_components(data_dict["segmentation"][0].numpy() > 0).astype(np.uint16)
+        lesions = data_dict["segmentation"][0].numpy() > 0
+        if rng.uniform() < VARIED_SHARE:
+            ct, lesions = vary(ct, lesions, self.spacing_zyx, rng, air=self.low)
+        numbers = cc3d.connected_components(lesions).astype(np.uint16)
         if not numbers.any():  # a crop at random, or one that the border cut
             image = np.concatenate([np.zeros((1, *self.patch_size)), self._without_baseline()])
             return self._result(image, np.zeros(self.patch_size, dtype=bool), rng)
@@ -162,6 +175,29 @@ class MakePair(BasicTransform):  # type: ignore[misc]
             "image": torch.from_numpy(image.astype(np.float32)).flip(flips),
             "segmentation": torch.from_numpy(label[None].astype(np.int16)).flip(flips),
         }
+
+
+def vary(
+    ct: NDArray[np.float32],
+    lesions: NDArray[np.bool_],
+    spacing_zyx: tuple[float, ...],
+    rng: np.random.Generator,
+    *,
+    air: float,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Turn and stretch a crop about its middle, and change its HU; what comes from outside is `air`."""
+    angles = np.deg2rad([rng.uniform(-limit, limit) for limit in VARIED_TURN_DEGREES])
+    stretch = np.exp(rng.normal(scale=STRETCH, size=3))
+    turn = Rotation.from_euler("zyx", angles).as_matrix()[::-1, ::-1]  # SciPy's axes are x, y, z
+    spacing = np.asarray(spacing_zyx)
+    matrix = turn * stretch * spacing / spacing[:, None]
+    middle = (np.array(ct.shape) - 1) / 2
+    offset = middle - matrix @ middle
+    turned = ndimage.affine_transform(ct, matrix, offset, order=1, mode="constant", cval=air)
+    inside = ndimage.affine_transform(lesions.astype(np.float32), matrix, offset, order=1, mode="constant") >= 0.5
+    varied: NDArray[np.float32] = turned * np.float32(rng.uniform(*VARIED_GAIN))
+    varied += np.float32(rng.uniform(-VARIED_HU, VARIED_HU))
+    return varied, inside
 
 
 def crop_size(patch_size: Sequence[int]) -> tuple[int, ...]:

@@ -114,7 +114,7 @@ _CONFIGURATIONS = {
             6,
             [24, 40, 40],
             [3.0, 2.0, 2.0],
-            architecture=_unet([16, 32, 64, 128], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]),
+            architecture=_unet([16, 32, 96, 192], [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]),
         ),
         "standard": _configuration("standard", *_FINE, architecture=_unet([32, 64, 128, 256, 320], _FINE_STRIDES)),
         "large": _configuration(

@@ -23,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 _TRAINERS = Path(__file__).parent / "nnunet"
 _PLANS_NAMES = {"nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans"}
 """Names of the plans of planners that do not call them ``nnUNetPlans``."""
+_INTENSITY_SAMPLES = 1_000_000
+"""Voxels whose intensities nnU-Net looks at in all: a hundredth of its own number, since the plans get fixed ones."""
 _PREPARED = "prepared.json"
 """Beside the preprocessed data, once they are complete: what they were prepared for."""
 
@@ -174,13 +176,16 @@ def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: flo
     if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
         raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
     set_folders(dataset.parent, output)
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments, preprocess
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments, preprocess
 
     recipe = RECIPES[task, config]
     number = int(dataset.name[len("Dataset") :].split("_")[0])
     preprocessed = output / "preprocessed" / dataset.name
     (preprocessed / _PREPARED).unlink(missing_ok=True)
-    extract_fingerprints([number], num_processes=processes)
+    extractor = DatasetFingerprintExtractor(number, processes)
+    extractor.num_foreground_voxels_for_intensitystats = _INTENSITY_SAMPLES
+    extractor.run(overwrite_existing=True)
     plans_name = plan_experiments([number], recipe.planner)
     adapt_plans(preprocessed / f"{plans_name}.json", task, config, minutes)
     preprocess([number], plans_name, (recipe.configuration,), (processes,))

@@ -106,10 +106,6 @@ def grow(weights: Mapping[str, Tensor], drawn: Mapping[str, Tensor]) -> dict[str
     return grown
 
 
-def _shifted(part: re.Match[str], below: int) -> str:
-    return f"decoder.{part[1]}.{int(part[2]) + below}."
-
-
 def _count_stages(weights: Mapping[str, Tensor]) -> int:
     return len({found[1] for name in weights if (found := _ENCODER_STAGE.match(name))})
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def dataset(tmp_path):
     return tmp_path / "raw" / "Dataset007_Tiny"
 
 
+def train_from(model, dataset, output):
+    """Train for a step from the weights of a model, on the data that were prepared for it."""
+    shutil.copytree(model.parent / "preprocessed", output / "preprocessed")
+    options = {"device": "cpu", "minutes": 0.001, "resume": True, "initial": model}
+    return train("task1", dataset, "small", output, **options)
+
+
 def replay_held_out(dataset, trained, folder):
     """Export what was trained as an archive, and replay the held-out fold with what is in it; return the masks."""
     run("export", trained, "--output", folder / "model.tar.gz")
@@ -90,9 +98,7 @@ def test_a_trained_model_folder_segments_a_case(dataset, tmp_path):
     assert not mask.array[tuple(points[1].T)].any()
 
     # one step from given weights, at the low rate of the warm-up, stays near them; the outputs at a quarter
-    tuned = train(
-        "task1", dataset, "small", tmp_path / "tuned", device="cpu", minutes=0.001, processes=1, initial=folder
-    )
+    tuned = train_from(folder, dataset, tmp_path / "tuned")
     moved = torch.load(tuned / "fold_0" / "checkpoint_final.pth", weights_only=True)["network_weights"]
     factor = {name: 0.25 if "seg_layers" in name else 1.0 for name in weights}
     change = [(moved[name].float() - factor[name] * weights[name].float()).abs().max().item() for name in weights]
@@ -135,7 +141,7 @@ def test_organs_are_learnt_and_left_out_of_the_model(dataset, tmp_path):
     checkpoint.rename(checkpoint.with_name("checkpoint_latest.pth"))
     train("task1", dataset, "small", tmp_path / "out", device="cpu", minutes=0.001, processes=1, resume=True)
     assert torch.load(checkpoint, map_location="cpu", weights_only=False)["current_epoch"] == 1
-    train("task1", dataset, "small", tmp_path / "on", device="cpu", minutes=0.001, processes=1, initial=folder)
+    train_from(folder, dataset, tmp_path / "on")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")

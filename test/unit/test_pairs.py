@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from lesionclick.simulation import courses as followup
 from lesionclick.simulation.courses import Course
 from lesionclick.training import pairs
-from lesionclick.training.pairs import MakePair, crop_size
+from lesionclick.training.pairs import MakePair, crop_size, vary
 from lesionclick.training.plans import PAIR
 
 PATCH = (12, 20, 20)
@@ -41,6 +43,7 @@ def course(monkeypatch):
     def fix(one, blind=0.0):
         monkeypatch.setattr(pairs, "draw_course", lambda *_: one)
         monkeypatch.setattr(pairs, "NO_BASELINE_SHARE", blind)
+        monkeypatch.setattr(pairs, "VARIED_SHARE", 0.0)
         for name in ("PROPAGATED_MM", "CLICKED_MM", "ANYWHERE_SHARE"):
             monkeypatch.setattr(pairs, name, 0.0)
 
@@ -122,3 +125,46 @@ def test_courses_vary_and_repeat_by_seed():
     assert 0 < empty < 7  # vanished
     assert 0 < blind < 7
     assert followup.VANISHED_SHARE > 0
+
+
+@pytest.fixture
+def bar():
+    """A CT of air with a bar of 9 x 60 x 9 mm along y, off the middle, and its mask."""
+    mask = np.zeros((21, 45, 45), dtype=bool)
+    mask[9:12, 5:35, 24:33] = True
+    return np.where(mask, 100.0, -200.0).astype(np.float32), mask
+
+
+def fix_variation(monkeypatch, turn=(0.0, 0.0, 0.0), stretch=0.0, gain=1.0, hu=0.0):
+    monkeypatch.setattr(pairs, "VARIED_TURN_DEGREES", turn)
+    monkeypatch.setattr(pairs, "STRETCH", stretch)
+    monkeypatch.setattr(pairs, "VARIED_GAIN", (gain, gain))
+    monkeypatch.setattr(pairs, "VARIED_HU", hu)
+
+
+def test_without_limits_a_crop_stays_as_it_is(bar, monkeypatch):
+    fix_variation(monkeypatch)
+    ct, mask = vary(*bar, (3.0, 2.0, 1.0), np.random.default_rng(0), air=-200.0)
+    np.testing.assert_allclose(ct, bar[0])
+    assert np.array_equal(mask, bar[1])
+
+
+def test_a_turn_about_z_is_one_in_millimetres(bar, monkeypatch):
+    """A bar along y that is turned by an angle about z leans by that angle in mm, whatever the voxels."""
+    highest = SimpleNamespace(uniform=lambda _, high: high, normal=lambda **drawn: np.zeros(drawn["size"]))
+    fix_variation(monkeypatch, turn=(30.0, 0.0, 0.0))
+    spacing = (3.0, 2.0, 1.0)
+    _, mask = vary(*bar, spacing, highest, air=-200.0)
+    places = np.argwhere(mask) * spacing
+    _, _, axes = np.linalg.svd(places - places.mean(axis=0))
+    long = axes[0] * np.sign(axes[0][1])
+    assert abs(long[0]) < 0.02
+    assert np.degrees(np.arctan2(abs(long[2]), long[1])) == pytest.approx(30, abs=1.5)
+    assert mask.sum() == pytest.approx(bar[1].sum(), rel=0.05)
+
+
+def test_mask_and_image_are_varied_alike(bar):
+    for seed in range(5):
+        ct, mask = vary(*bar, (3.0, 2.0, 2.0), np.random.default_rng(seed), air=-200.0)
+        assert mask.any()
+        assert np.array_equal(mask, ct >= (ct.min() + ct.max()) / 2)

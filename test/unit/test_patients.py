@@ -7,7 +7,7 @@ from scipy import ndimage
 from lesionclick.images import Grid, Volume
 from lesionclick.simulation.atlas import list_organs, load_organ
 from lesionclick.simulation.canvas import NAMES, ORGANS, Build, Canvas
-from lesionclick.simulation.lesions import _grow, draw_count
+from lesionclick.simulation.lesions import draw_count, grow_region
 from lesionclick.simulation.patients import TRAINING_CLASSES, make_patient, training_classes
 from lesionclick.simulation.scanner import scan_pet
 from lesionclick.simulation.transplants import Tumour, find_place
@@ -170,11 +170,11 @@ def test_a_third_of_the_patients_has_no_lesion():
 def test_a_focus_grows_to_its_size_around_what_is_barred():
     level = np.abs(np.arange(-5, 6, dtype=np.float32))[None, None] / 4
     free = np.ones((1, 1, 11), dtype=bool)
-    np.testing.assert_array_equal(_grow(level, free, 3)[0, 0].nonzero()[0], [4, 5, 6])
+    np.testing.assert_array_equal(grow_region(level, free, 3)[0, 0].nonzero()[0], [4, 5, 6])
     free[..., :5] = False
-    np.testing.assert_array_equal(_grow(level, free, 3)[0, 0].nonzero()[0], [5, 6, 7])
+    np.testing.assert_array_equal(grow_region(level, free, 3)[0, 0].nonzero()[0], [5, 6, 7])
     free[..., 6:] = False
-    assert _grow(level, free, 3) is None
+    assert grow_region(level, free, 3) is None
 
 
 def test_blur_keeps_the_activity_and_noise_grows_with_it():
