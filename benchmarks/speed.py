@@ -62,7 +62,7 @@ from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 
-STAGES = ("load model", "read case", "preprocess", "predict", "resample prediction", "rules", "write")
+STAGES = ("open case", "load model", "read case", "preprocess", "predict", "resample prediction", "rules", "write")
 AT_ONCE = (1, 2, 4, 8)
 
 UPSTREAM = """

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lesionclick.budget import Budget, Stopwatch
 from lesionclick.errors import ModelError
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.image_files import write_masks
-from lesionclick.network.model_folder import find_model_folder, read_prompt_spec
-from lesionclick.prompts.spec import TaskName
-from lesionclick.tasks import TASKS, AnySegmentation, Model, Session, Task, task_of
+from lesionclick.tasks import TASKS, Case, Model, Session, Task, task_of
+
+if TYPE_CHECKING:
+    from lesionclick.prompts.spec import TaskName
+    from lesionclick.tasks import AnySegmentation
 
 logger = logging.getLogger(__name__)
+
+_REFUSED_WITHIN_S = 0.1
+"""Most cases that are refused are so within this time, before the networks' packages are imported."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,8 @@ class Algorithm:
             As `load`.
         """
         if task.name not in self._models:
+            from lesionclick.network.model_folder import find_model_folder
+
             folder = find_model_folder(self._folder, task.name)
             logger.info("model: %s", folder)
             self._models[task.name] = task.load(folder, **self._options)
@@ -116,12 +126,9 @@ class Algorithm:
         watch = Stopwatch()
         folder = CaseFolder.open(input_dir)
         task = task_of(folder)
-        with watch.stage("load model"):
-            model = self.model(task)
-        with watch.stage("read case"):
-            session, prompts = self._session(task, model, folder)
-            paths = folder.mask_paths(output_dir)
-            folder.prepare_output(output_dir)
+        session, prompts = self._session(task, folder, watch)
+        paths = folder.mask_paths(output_dir)
+        folder.prepare_output(output_dir)
         segmentation = session.segment(prompts, budget=budget)
         with watch.stage("write"):
             masks = task.masks(segmentation)
@@ -129,20 +136,36 @@ class Algorithm:
         logger.info("wrote %s", ", ".join(map(str, paths.values())))
         return Done(tuple(paths.values()), segmentation, {**watch.seconds, **segmentation.seconds})
 
-    def _session(self, task: Task, model: Model, folder: CaseFolder) -> tuple[Session, object]:
+    def _session(self, task: Task, folder: CaseFolder, watch: Stopwatch) -> tuple[Session, object]:
         """Return a session for the case, the latest one where only the prompts are others, and its prompts."""
-        content = folder.fingerprint(without=task.prompt_sockets)
-        if self._latest is not None and self._latest[0] == content:
-            session = self._latest[1]
-            return session, task.read_prompts(folder, session.case)
+        with watch.stage("open case"):
+            content = folder.fingerprint(without=task.prompt_sockets)
+            if self._latest is not None and self._latest[0] == content:
+                session = self._latest[1]
+                return session, task.read_prompts(folder, session.case)
         self._latest = None  # its memory is free before the new case is read
-        session = task.open(model, task.read(folder))
+        with ThreadPoolExecutor(1) as pool:  # inflating leaves Python's lock alone, for imports and the model
+            reading = pool.submit(task.read, folder)
+            _raise_soon(reading)
+            with watch.stage("load model"):
+                model = self.model(task)
+            with watch.stage("read case"):
+                case = reading.result()
+        session = task.open(model, case)
         self._latest = content, session
         return session, None
 
 
+def _raise_soon(reading: Future[Case]) -> None:
+    """Raise the error of a case that is refused at once; for the others, wait no longer than that."""
+    with contextlib.suppress(TimeoutError):
+        reading.result(timeout=_REFUSED_WITHIN_S)
+
+
 def _available(folder: Path | None, trust_checkpoint: bool) -> list[TaskName]:
     """Return the tasks that there are models for: of a folder that holds one model, its task alone."""
+    from lesionclick.network.model_folder import find_model_folder, read_prompt_spec
+
     found = {task: find_model_folder(folder, task) for task in TASKS}
     there = {task: path for task, path in found.items() if (path / "plans.json").is_file()}
     tasks = [

@@ -1,13 +1,15 @@
-"""The tasks that this package knows, each with its interfaces, its model and its session: the one place that tells."""
+"""The tasks that this package knows, each with its interfaces, its model and its session: the one place that tells.
+
+A case is read without the networks' packages, which take longer to import than most cases to refuse: they come with the
+model.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lesionclick.budget import Budget
 from lesionclick.grand_challenge.case_folder import CaseFolder
@@ -24,17 +26,22 @@ from lesionclick.grand_challenge.interfaces import (
 from lesionclick.images import Volume
 from lesionclick.longitudinal.case import LongitudinalCase, read_followup_points
 from lesionclick.longitudinal.labels import LesionPoints
-from lesionclick.longitudinal.model import LongitudinalModel
-from lesionclick.longitudinal.session import LongitudinalSegmentation, LongitudinalSession
-from lesionclick.network.model_folder import ModelFolder
 from lesionclick.petct.case import PetCtCase, warn_about_prompts
-from lesionclick.petct.model import PetCtModel
-from lesionclick.petct.session import PetCtSession, Segmentation
 from lesionclick.prompts.points import Prompts
-from lesionclick.prompts.spec import TaskName
+
+if TYPE_CHECKING:
+    import torch
+
+    from lesionclick.longitudinal.model import LongitudinalModel
+    from lesionclick.longitudinal.session import LongitudinalSegmentation, LongitudinalSession
+    from lesionclick.network.model_folder import ModelFolder
+    from lesionclick.petct.model import PetCtModel
+    from lesionclick.petct.session import PetCtSession, Segmentation
+    from lesionclick.prompts.spec import TaskName
+
+    AnySegmentation = Segmentation | LongitudinalSegmentation
 
 Case = PetCtCase | LongitudinalCase
-AnySegmentation = Segmentation | LongitudinalSegmentation
 
 
 class Model(Protocol):
@@ -90,6 +97,30 @@ class Task:
     masks: Callable[[Any], Mapping[Socket, Volume]]
 
 
+def _load_petct(*args: Any, **options: Any) -> PetCtModel:
+    from lesionclick.petct.model import PetCtModel
+
+    return PetCtModel.load(*args, **options)
+
+
+def _load_longitudinal(*args: Any, **options: Any) -> LongitudinalModel:
+    from lesionclick.longitudinal.model import LongitudinalModel
+
+    return LongitudinalModel.load(*args, **options)
+
+
+def _open_petct(model: PetCtModel, case: PetCtCase) -> PetCtSession:
+    from lesionclick.petct.session import PetCtSession
+
+    return PetCtSession(model, case)
+
+
+def _open_longitudinal(model: LongitudinalModel, case: LongitudinalCase) -> LongitudinalSession:
+    from lesionclick.longitudinal.session import LongitudinalSession
+
+    return LongitudinalSession(model, case)
+
+
 def _read_prompts(folder: CaseFolder, case: PetCtCase) -> Prompts:
     prompts = read_clicks(folder.json(LESION_CLICKS))
     warn_about_prompts(prompts, case.pet)
@@ -116,8 +147,8 @@ TASKS: dict[TaskName, Task] = {
             prompt_sockets=(LESION_CLICKS,),
             read=PetCtCase.read,
             read_prompts=_read_prompts,
-            load=PetCtModel.load,
-            open=PetCtSession,
+            load=_load_petct,
+            open=_open_petct,
             masks=lambda segmentation: {TUMOR_LESION_SEGMENTATION.socket: segmentation.mask},
         ),
         Task(
@@ -127,8 +158,8 @@ TASKS: dict[TaskName, Task] = {
             prompt_sockets=tuple(region.followup_clicks for region in REGIONS),
             read=LongitudinalCase.read,
             read_prompts=_read_points,
-            load=LongitudinalModel.load,
-            open=LongitudinalSession,
+            load=_load_longitudinal,
+            open=_open_longitudinal,
             masks=_masks_by_region,
         ),
     )

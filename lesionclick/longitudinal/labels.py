@@ -8,9 +8,8 @@ from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 import numpy as np
+import scipy  # whose parts are imported when they are first used
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import KDTree
 
 from lesionclick.images import Volume, are_inside, indices_from_points, points_from_indices
 
@@ -71,13 +70,13 @@ def warn_about_lesions(name: str, lesions: Collection[int], what: str) -> None:
 
 def _find_labels(mask: NDArray[np.integer]) -> dict[int, tuple[slice, ...]]:
     """Return the bounding box of every label that a mask has."""
-    return {number: box for number, box in enumerate(ndimage.find_objects(mask), start=1) if box is not None}
+    return {number: box for number, box in enumerate(scipy.ndimage.find_objects(mask), start=1) if box is not None}
 
 
 def _centre_xyz(mask: NDArray[np.uint16], number: int, box: tuple[slice, ...]) -> tuple[float, float, float]:
     """Return the centre of gravity of a label, as a voxel index (x, y, z)."""
     corner = [part.start for part in box]
-    centre_zyx = np.add(ndimage.center_of_mass(mask[box] == number), corner)
+    centre_zyx = np.add(scipy.ndimage.center_of_mass(mask[box] == number), corner)
     x, y, z = points_from_indices(centre_zyx).tolist()
     return x, y, z
 
@@ -87,8 +86,8 @@ def _number_components(mask: Volume, points: LesionPoints, name: str) -> Volume:
 
     Components further than `MAX_COMPONENT_MM` from all points are left out. One point may have several components.
     """
-    components, count = ndimage.label(mask.array, structure=np.ones((3, 3, 3)))
-    tree, numbers = KDTree(mask.grid.to_physical(list(points.values()))), list(points)
+    components, count = scipy.ndimage.label(mask.array, structure=np.ones((3, 3, 3)))
+    tree, numbers = scipy.spatial.KDTree(mask.grid.to_physical(list(points.values()))), list(points)
     number_of = np.zeros(count + 1, dtype=np.uint16)
     for component, box in _find_labels(components).items():
         indices_zyx = np.argwhere(components[box] == component) + [part.start for part in box]

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # whose parts are imported when they are first used, most of them never
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from lesionclick.images import are_inside, indices_from_points, points_from_indices
 
@@ -131,7 +129,7 @@ def pairs_within(places: NDArray[np.number], distance: float) -> NDArray[np.int6
     """
     # The tree splits places at the next larger number. That of zero is denormal: where PyTorch flushes these to zero,
     # as our training asks it to, the tree never ends. So no coordinate is zero.
-    tree = KDTree(places - places.min(axis=0) + 1.0)
+    tree = scipy.spatial.KDTree(places - places.min(axis=0) + 1.0)
     pairs: NDArray[np.int64] = tree.query_pairs(distance, output_type="ndarray")
     return pairs
 
@@ -158,8 +156,8 @@ def are_in_strokes(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float])
         return np.zeros(count, dtype=bool)
     places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
     pairs = pairs_within(places, STROKE_LINK_MM)
-    links = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
-    _, chains = connected_components(links, directed=False)
+    links = scipy.sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
+    _, chains = scipy.sparse.csgraph.connected_components(links, directed=False)
     inside: NDArray[np.bool_] = np.bincount(chains)[chains] >= STROKE_POINTS
     return inside
 
