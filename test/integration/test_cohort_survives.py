@@ -209,3 +209,44 @@ def test_slurm_is_asked_for_jobs_with_one_worker_each() -> None:
     ):
         assert line in script, script
     assert "--nthreads 1" in script
+
+
+SBATCH = """#!/bin/bash
+# runs the job here, as SLURM does on a node, and answers as it does
+cp "${@: -1}" "$JOBS/script"
+setsid bash "$JOBS/script" > "$JOBS/log.$$" 2>&1 < /dev/null &
+touch "$JOBS/started.$!"
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/bash
+mv "$JOBS/started.$1" "$JOBS/cancelled.$1"
+kill -- "-$1"
+"""
+
+
+def test_workers_of_slurm_jobs_do_the_cases_and_end_with_the_command(
+    start: Callable[..., Process],
+    data: Path,
+    tmp_path: Path,
+    serial: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SLURM itself is not here: its two commands are stood in for, the jobs' script, the workers and all else run."""
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    for name, script in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (jobs / name).write_text(script)
+        (jobs / name).chmod(0o755)
+    monkeypatch.setenv("JOBS", str(jobs))
+    monkeypatch.setenv("PATH", f"{jobs}{os.pathsep}{os.environ['PATH']}")
+    out = tmp_path / "out"
+    options = ["--model", data / "model", "--output", out, "--steps", "0,1", "--workers", "2", "--threads", "1"]
+    process = start("-m", "lesionclick.cli", "cohort", data / "cases", *options, "--slurm")
+    log, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, log
+    made = masks(CohortFolder(out))
+    assert made
+    assert made.items() <= serial.items()
+    assert {record.case for record in CohortFolder(out).records()} == set(NAMES)
+    assert len(list(jobs.glob("cancelled.*"))) == 2
+    assert not list(jobs.glob("started.*"))
