@@ -159,12 +159,14 @@ def _bounds_of_nonzero(channels: Sequence[NDArray[np.number]]) -> tuple[tuple[in
 
 
 def _normalised(model: ModelFolder, channels: Sequence[NDArray[np.number]]) -> Iterator[Tensor]:
-    """Yield the channels, each normalised by nnU-Net as the plans say."""
+    """Yield the channels, each normalised by nnU-Net as the plans say, in memory that they share one after the other."""
     intensities = model.plans.foreground_intensity_properties_per_channel
+    memory = torch.empty(channels[0].shape)
     for number, (channel, name) in enumerate(zip(channels, model.configuration.normalization_schemes, strict=True)):
         scheme = getattr(default_normalization_schemes, name)
         normalisation = scheme(use_mask_for_norm=False, intensityproperties=intensities[str(number)])
-        yield torch.from_numpy(normalisation.run(channel.astype(np.float32)))
+        memory.copy_(torch.from_numpy(channel))  # by all threads
+        yield torch.from_numpy(normalisation.run(memory.numpy()))
 
 
 def index_on_network(model: ModelFolder, case: NetworkInput, indices_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
