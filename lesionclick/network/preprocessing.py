@@ -159,7 +159,7 @@ def _bounds_of_nonzero(channels: Sequence[NDArray[np.number]]) -> tuple[tuple[in
 
 
 def _normalised(model: ModelFolder, channels: Sequence[NDArray[np.number]]) -> Iterator[Tensor]:
-    """Yield the channels, each normalised by nnU-Net as the plans say, in memory that they share one after the other."""
+    """Yield the channels, each normalised by nnU-Net as the plans say, in memory that one leaves to the next."""
     intensities = model.plans.foreground_intensity_properties_per_channel
     memory = torch.empty(channels[0].shape)
     for number, (channel, name) in enumerate(zip(channels, model.configuration.normalization_schemes, strict=True)):
