@@ -17,7 +17,7 @@ STEPS = 2
 
 def run_on_cpu(rank: int, ranks: int, training: train.Training, folder: Path) -> None:
     """Train for one epoch of `STEPS` as one of the processes, and write its batch size and weights into `folder`."""
-    os.environ["nnUNet_n_proc_DA"] = "0"  # no processes for the data, of which there are two cases
+    os.environ.update(nnUNet_n_proc_DA="0")  # no processes for the data, of which there are two cases
     run_training.setup_ddp = lambda rank, size: distributed.init_process_group("gloo", rank=rank, world_size=size)
     torch.cuda.set_device = lambda _: None
     nnunet.DDP = lambda network, **_: nn.parallel.DistributedDataParallel(network)  # without a GPU's number
