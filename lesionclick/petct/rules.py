@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes
+from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes, group_points
 from lesionclick.prompts.spec import Rules
 
 LENGTH_MM = 12.0
@@ -19,6 +19,10 @@ SURE_LOGIT = 1.0
 REPEATS = 2
 """Number of further clicks on lesions that were clicked before, from which on all lesions are taken to be marked. One
 may come from two lesions that the mask joins.
+"""
+NO_LESION_FROM = 6
+"""Number of background clicks apart from each other, without a tumour click, from which on there is no lesion. The
+challenge shows background clicks alone where there is none; autoPET V shows no more than five strokes of any kind.
 """
 
 
@@ -33,7 +37,7 @@ class RulesActed:
     corrected_tumor, corrected_background
         Numbers of those that the network alone had on the wrong side.
     removed
-        Number of components that were removed because all lesions are marked.
+        Number of components that were removed because all lesions are marked, or because there is none.
     """
 
     tumor: int = 0
@@ -66,6 +70,8 @@ def apply_rules(
     round tells that all lesions are marked: from `REPEATS` such clicks on, components without a tumour point are
     removed. Strokes are none, and the rule asks for as many background points as tumour points, as the challenge's
     readers set them: strokes hardly ever come out even, not even those that are too short to be told from clicks.
+    Readers of the challenge who find no lesion set background clicks alone: with `NO_LESION_FROM` of them the mask is
+    empty.
 
     Parameters
     ----------
@@ -101,9 +107,20 @@ def apply_rules(
             mask[window] = lesion_logit[window] + correction[window] > 0
         mask[tuple(background.T)] = False
         mask[tuple(tumor.T)] = True
-    removed = _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx)) if clicked_in_turn else 0
+    if clicked_in_turn:
+        removed = _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx))
+    elif rules == "challenge" and not len(tumor) and _has_no_lesion(background, spacing_zyx):
+        removed = ndimage.label(mask, np.ones((3, 3, 3)))[1]
+        mask[:] = False
+    else:
+        removed = 0
     corrected = [int(wrong[side == one].sum()) for one in (1.0, -1.0)]
     return mask, RulesActed(len(tumor), len(background), corrected[0], corrected[1], removed)
+
+
+def _has_no_lesion(background_zyx: NDArray[np.int64], spacing_zyx: Sequence[float]) -> bool:
+    """Tell from the background clicks of a case without tumour clicks whether a reader has found no lesion."""
+    return len(background_zyx) > 0 and int(group_points(background_zyx, spacing_zyx).max()) + 1 >= NO_LESION_FROM
 
 
 def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_click: NDArray[np.bool_]) -> int:

@@ -152,14 +152,23 @@ def are_in_strokes(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float])
     NDArray
         Shape (n,), bool.
     """
-    if (count := len(points_zyx)) < STROKE_POINTS:
-        return np.zeros(count, dtype=bool)
-    places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
-    pairs = pairs_within(places, STROKE_LINK_MM)
-    links = scipy.sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
-    _, chains = scipy.sparse.csgraph.connected_components(links, directed=False)
-    inside: NDArray[np.bool_] = np.bincount(chains)[chains] >= STROKE_POINTS
+    if len(points_zyx) < STROKE_POINTS:
+        return np.zeros(len(points_zyx), dtype=bool)
+    groups = group_points(points_zyx, spacing_zyx)
+    inside: NDArray[np.bool_] = np.bincount(groups)[groups] >= STROKE_POINTS
     return inside
+
+
+def group_points(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.int64]:
+    """Return the number of the group of each point, from 0 on; points hang together as in `are_in_strokes`.
+
+    The parameters are those of `are_in_strokes`; there is a point at least.
+    """
+    places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
+    pairs, count = pairs_within(places, STROKE_LINK_MM), len(places)
+    links = scipy.sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
+    groups: NDArray[np.int64] = scipy.sparse.csgraph.connected_components(links, directed=False)[1].astype(np.int64)
+    return groups
 
 
 def is_first_on_lesion(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:

@@ -171,6 +171,32 @@ def test_with_more_clicks_of_one_kind_than_of_the_other_they_are_not_the_challen
         assert _apply(logit, points, background, "challenge")[1].removed == 0
 
 
+@pytest.mark.parametrize(("clicks", "empty"), [(5, False), (6, True), (10, True)])
+def test_background_clicks_alone_tell_that_there_is_no_lesion(clicks, empty):
+    logit = np.maximum(_ball(centre=(6, 6, 6), radius_mm=10), _ball(centre=(18, 18, 18), radius_mm=10))
+    apart = [[0, 2 * n, 23] for n in range(clicks)]  # 8 mm apart and a little more along z in turn
+    apart = [[z + n % 2, y, x] for n, (z, y, x) in enumerate(apart)]
+    mask, acted = _apply(logit, background_zyx=apart, rules="challenge")
+    assert mask.any() != empty
+    assert acted == RulesActed(background=clicks, removed=2 * empty)
+    for rules in ("clicks", "none"):
+        assert np.array_equal(_apply(logit, background_zyx=apart, rules=rules)[0], logit > 0)
+
+
+def test_background_clicks_beside_a_tumour_click_do_not_tell_that_there_is_none():
+    logit = _ball()
+    apart = [[n % 2, 2 * n, 23] for n in range(8)]
+    assert np.array_equal(_apply(logit, [[12, 12, 12]], apart, "challenge")[0], logit > 0)
+
+
+def test_background_strokes_do_not_tell_that_there_is_no_lesion():
+    """Five strokes, which is what autoPET V shows at most, of one to twelve points that hang together."""
+    logit = _ball()
+    lengths = (1, 2, 5, 9, 12)
+    strokes = [[0, 4 * number, x] for number, length in enumerate(lengths) for x in range(length)]
+    assert np.array_equal(_apply(logit, background_zyx=strokes, rules="challenge")[0], logit > 0)
+
+
 def test_strokes_do_not_tell_that_all_lesions_are_marked():
     logit = 4 * _two_lesions()
     stroke = [[4, 4, x] for x in range(2, 8)] + [[4, 5, x] for x in range(7, 12)]
