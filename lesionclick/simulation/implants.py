@@ -102,7 +102,8 @@ def _add(
     radius = (ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
     reach = np.ceil(2 * radius / spacing + 2).astype(int)
     window = tuple(map(slice, np.maximum(start - reach, 0), np.minimum(start + reach + 1, image.shape)))
-    level = bumpy_ellipsoid(image[window].shape, spacing, start - [axis.start for axis in window], radius, rng)
+    centre = start - [axis.start for axis in window]
+    level = bumpy_ellipsoid(image[window].shape, spacing, centre, radius_mm=radius, rng=rng)
     mean = float(around[tuple(start)])
     free = (np.abs(around[window] - mean) < tissue.tolerance) & (label[window] == 0)
     if free[level < 1].mean() < LEAST_ROOM:  # its shape would be that of the gaps between organs

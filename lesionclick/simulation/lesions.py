@@ -206,7 +206,7 @@ class Disease:
         high = np.minimum(start + reach + 1, canvas.organs.shape)
         window = tuple(map(slice, low, high))
         organs = canvas.organs[window]
-        level = bumpy_ellipsoid(organs.shape, canvas.spacing_zyx, start - low, radius, rng)
+        level = bumpy_ellipsoid(organs.shape, canvas.spacing_zyx, start - low, radius_mm=radius, rng=rng)
         free = np.isin(organs, [ORGANS[organ] for organ in site.grows]) & (maps.label[window] == 0)
         inside = grow_region(level, free, max(1, round(ml / self.voxel_ml)))
         if inside is None:
@@ -249,6 +249,7 @@ def bumpy_ellipsoid(
     shape: tuple[int, ...],
     spacing_zyx: NDArray[np.float64],
     centre_zyx: NDArray[np.int64],
+    *,
     radius_mm: float,
     rng: np.random.Generator,
 ) -> Floats:
