@@ -78,13 +78,16 @@ OURS = """
 import json, sys, time
 from pathlib import Path
 from lesionclick.algorithm import Algorithm
-from lesionclick.tasks import TASKS
 case, output, model, exact, begin = sys.argv[1:]
-algorithm, first, tiles = Algorithm(Path(model) if model else None, exact=bool(exact)), [], []
-for network in algorithm.model(TASKS["task1"]).networks:
-    network.register_forward_pre_hook(lambda *_: first.append(time.monotonic()))
-    network.register_forward_hook(lambda _, inputs, __: tiles.append(len(inputs[0])))
-done = algorithm.handle(Path(case), Path(output))
+first, tiles = [], []
+class Watched(Algorithm):
+    def model(self, task):
+        model = super().model(task)
+        for network in model.networks:
+            network.register_forward_pre_hook(lambda *_: first.append(time.monotonic()))
+            network.register_forward_hook(lambda _, inputs, __: tiles.append(len(inputs[0])))
+        return model
+done = Watched(Path(model) if model else None, exact=bool(exact)).handle(Path(case), Path(output))
 print(json.dumps({"first tile": first[0] - float(begin), "tiles": sum(tiles), "seconds": done.seconds}))
 """
 """What inference.py does with a case, and what it is seen to take."""
