@@ -18,7 +18,10 @@ for case in sts_002 sts_044 longitudinal longitudinal_two_followups; do
 done >"$out/cases.txt"
 chmod -R a+rwX "$out"
 finish() {
-  "$CONTAINER_ENGINE" rm --force --time 2 "$name-worker1" "$name-worker2" "$name" >/dev/null 2>&1 || true
+  for container in "$name-worker1" "$name-worker2" "$name"; do # the last one has the network of the others
+    "$CONTAINER_ENGINE" kill "$container" >/dev/null 2>&1 || true # what has ended or never begun
+    "$CONTAINER_ENGINE" rm --force "$container" >/dev/null || true
+  done
 }
 trap finish EXIT
 
