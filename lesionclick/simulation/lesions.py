@@ -253,7 +253,21 @@ def bumpy_ellipsoid(
     radius_mm: float,
     rng: np.random.Generator,
 ) -> Floats:
-    """Return 0 in the middle of a bumpy ellipsoid and 1 on its surface, on an array of that shape (z, y, x)."""
+    """Return the level of each voxel: 0 in the middle of a bumpy ellipsoid, 1 on its surface, more outside.
+
+    Parameters
+    ----------
+    shape
+        Of the result, (z, y, x).
+    spacing_zyx
+        Voxel size in mm.
+    centre_zyx
+        Index of the voxel in which the middle lies.
+    radius_mm
+        Of the ball with the volume of the ellipsoid without bumps.
+    rng
+        Draws stretch, bumps, and the middle's place in its voxel.
+    """
     stretch = np.exp(rng.normal(scale=0.22, size=3))
     radii = radius_mm * stretch / np.prod(stretch) ** (1 / 3)
     shift = rng.uniform(-0.5, 0.5, 3)
@@ -266,7 +280,10 @@ def bumpy_ellipsoid(
 
 
 def grow_region(level: Floats, free: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_] | None:
-    """Return the connected `voxels` of least level among the free ones, or None where there is no room for most."""
+    """Return the connected `voxels` of least level among the free ones, or None where there is no room for most.
+
+    `level` and `free` are of one shape (z, y, x), and so is the result, bool.
+    """
     places = np.flatnonzero(free & (level < 1.9))
     if len(places) < max(1, 0.7 * voxels):
         return None

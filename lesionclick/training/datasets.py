@@ -26,6 +26,7 @@ TRANSPLANT_SHARES = (0.55, 0.3, 0.15)
 TRANSPLANT_STREAM = 1
 """Keeps the choice of tumours apart from what a phantom draws by the same seed."""
 IMPLANT_STREAM = 2
+"""Keeps the lesions made in real CTs apart from the choice of tumours by the same number."""
 COPIES = 12
 """How often each real CT is used as a background, with other lesions each time."""
 SPACING_XYZ = {"task1": (4.0, 4.0, 3.27), "task2": (2.0, 2.0, 3.0)}

@@ -185,7 +185,26 @@ def vary(
     *,
     air: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Turn and stretch a crop about its middle, and change its HU; what comes from outside is `air`."""
+    """Turn and stretch a crop about its middle, and change its HU, as `VARIED_TURN_DEGREES` and what follows it say.
+
+    Parameters
+    ----------
+    ct
+        HU, shape (z, y, x).
+    lesions
+        True in lesions, of the same shape.
+    spacing_zyx
+        Voxel size in mm.
+    rng
+        The only source of randomness.
+    air
+        HU of what comes in from outside the crop, before they are changed.
+
+    Returns
+    -------
+    tuple of NDArray
+        CT and lesions, of the shape that they had.
+    """
     angles = np.deg2rad([rng.uniform(-limit, limit) for limit in VARIED_TURN_DEGREES])
     stretch = np.exp(rng.normal(scale=STRETCH, size=3))
     turn = Rotation.from_euler("zyx", angles).as_matrix()[::-1, ::-1]  # SciPy's axes are x, y, z

@@ -214,9 +214,9 @@ class nnUNetTrainerLongitudinal(nnUNetTrainer):  # type: ignore[misc]  # noqa: N
         return ComposeTransforms(transforms)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Do nothing: nnU-Net's predictor knows no baseline; `benchmarks/followup.py` measures the model."""
+        """Do nothing: nnU-Net's predictor knows no baseline; `benchmarks/longitudinal.py` measures the model."""
         self.print_to_log_file(
-            f"full validation (probabilities: {save_probabilities}) is done by benchmarks/followup.py"
+            f"full validation (probabilities: {save_probabilities}) is done by benchmarks/longitudinal.py"
         )
 
 
