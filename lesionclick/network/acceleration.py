@@ -44,10 +44,16 @@ class Arithmetic:
             return cls(torch.float16, exact)
         return cls(torch.float32 if exact or not multiplies_bfloat16() else torch.bfloat16, exact)
 
+    def dtype_on(self, device: torch.device) -> torch.dtype:
+        """Return the precision of convolutions on a device, which need not be the one that this was chosen for."""
+        fits = (device.type == "cuda") == (self.dtype == torch.float16)
+        return self.dtype if fits else torch.float32
+
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return the context in which networks run on a device."""
-        enabled = self.dtype != torch.float32 and (device.type == "cuda") == (self.dtype == torch.float16)
-        return torch.autocast(device.type, dtype=self.dtype if enabled else None, enabled=enabled)
+        dtype = self.dtype_on(device)
+        enabled = dtype != torch.float32
+        return torch.autocast(device.type, dtype=dtype if enabled else None, enabled=enabled)
 
     def tiles_at_once(self, device: torch.device, patch_size: Sequence[int]) -> int:
         """Return how many tiles a device computes together; where `exact`, one, as nnU-Net does."""

@@ -64,6 +64,7 @@ def preprocess(
     *,
     body: NDArray[np.bool_] | None = None,
     device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
     exact: bool = False,
 ) -> NetworkInput:
     """Transpose, crop, normalise and resample the channels of a case as nnU-Net does.
@@ -81,6 +82,8 @@ def preprocess(
         with stage ``image`` it is not, so that the tiles stay nnU-Net's.
     device
         Where the result lies; by default the CPU.
+    dtype
+        Of the result.
     exact
         Let nnU-Net's own code do all of it. Otherwise its resamplings are done by `lesionclick.network.resampling`,
         channel by channel, so that one at a time is in memory; the voxels of the default one differ by rounding.
@@ -105,9 +108,10 @@ def preprocess(
             window, padding = _focus(needed, model.configuration.patch_size)
             needed = functional.pad(needed[window], padding)
     if resampling is None:
-        images = images[:, *window].to(device)
+        images = images[:, *window].to(device, dtype)
     else:
-        images = torch.empty((len(channels), *(axis.stop - axis.start for axis in window)), device=device)
+        shape = [axis.stop - axis.start for axis in window]
+        images = torch.empty((len(channels), *shape), device=device, dtype=dtype)
         for image, channel in zip(images, _normalised(model, [channel[crop] for channel in cropped]), strict=True):
             image[:] = resampling(channel.to(device), grid_shape, spacing, target, window=window)
     return NetworkInput(

@@ -90,7 +90,7 @@ def predict(
     """
     with torch.inference_mode():
         padding = _padding(data.shape[1:], patch_size)
-        padded = functional.pad(data, padding)
+        padded = functional.pad(data, padding) if any(padding) else data  # which copies even where it adds nothing
         shape = padded.shape[1:]
         tiles = list_tiles(data.shape[1:], patch_size, step, needed)
         if not tiles:

@@ -37,6 +37,15 @@ class PetCtModel:
         self.arithmetic = Arithmetic.choose(device, exact=exact)
         self.networks = tuple(self.arithmetic.prepare(network.to(device).eval()) for network in content.networks)
 
+    def images_dtype(self, device: torch.device) -> torch.dtype:
+        """Return the precision in which images are kept for a device.
+
+        nnU-Net's networks begin with a convolution, which rounds what it gets to its own precision: images that were
+        rounded before give the same result from half of the memory. Other networks get them as they are.
+        """
+        plain = all(type(network).__module__.startswith("dynamic_network_architectures") for network in self.networks)
+        return self.arithmetic.dtype_on(device) if plain and not self.arithmetic.exact else torch.float32
+
     @classmethod
     def load(
         cls,

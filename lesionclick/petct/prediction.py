@@ -92,7 +92,7 @@ class PetCtPredictor:
     def __init__(self, model: PetCtModel, case: PetCtCase) -> None:
         self.model = model
         self.case = case
-        self._inputs: dict[torch.device, NetworkInput] = {}
+        self._inputs: dict[tuple[torch.device, torch.dtype], NetworkInput] = {}
         self._tiles = TileCache(KEPT_BYTES)
         self._spacing = tuple(float(mm) for mm in model.content.configuration.spacing)
         self._reach_mm = model.encoding.mark_reach_mm(self._spacing)
@@ -280,13 +280,14 @@ class PetCtPredictor:
                     grid.spacing_zyx,
                     body=self._body(),
                     device=one.place.data,
+                    dtype=model.images_dtype(one.place.network),
                     exact=model.arithmetic.exact,
                 )
             return prepared, prepared.images, _on_network(model, prepared, prompts)
         prepared = self._images(one)
         moved = _on_network(model, prepared, prompts)
         channels = model.encoding.encode(moved, prepared.images.shape[1:], self._spacing, one.place.data)
-        return prepared, torch.cat([prepared.images, channels]), moved
+        return prepared, torch.cat([prepared.images, channels.to(prepared.images.dtype)]), moved
 
     def _rounded(self, image: Volume) -> NDArray[np.float32]:
         """Return an image in the precision that the model was trained with, as float32."""
@@ -302,19 +303,20 @@ class PetCtPredictor:
 
     def _images(self, one: _Pass) -> NetworkInput:
         """Preprocess CT and PET, cut to the body; take them from before where they are known."""
-        device = one.place.data
-        if device not in self._inputs:
+        kind = one.place.data, self.model.images_dtype(one.place.network)
+        if kind not in self._inputs:
             with one.watch.stage("preprocess"):
                 prepared = preprocess(
                     self.model.content,
                     [self._rounded(self.case.ct), self._rounded(self.case.pet)],
                     self.case.pet.grid.spacing_zyx,
                     body=self._body(),
-                    device=device,
+                    device=kind[0],
+                    dtype=kind[1],
                     exact=self.model.arithmetic.exact,
                 )
-            self._inputs = {device: prepared}
-        return self._inputs[device]
+            self._inputs = {kind: prepared}
+        return self._inputs[kind]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from helpers.model_folder import write_checkpoint, write_model_folder
 from lesionclick.errors import ModelError
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.network import model_folder
+from lesionclick.network.acceleration import Arithmetic
 from lesionclick.network.model_folder import embedded_models, find_model_folder
 from lesionclick.petct.model import PetCtModel
 from lesionclick.prompts.encodings import LesionPair
@@ -30,6 +31,29 @@ class TestLoad:
 
     def test_channel_names_of_the_official_baseline_need_no_prompt_json(self, folder: Path) -> None:
         assert PetCtModel.load(folder, device=CPU).content.prompt == OFFICIAL_BASELINE
+
+    @pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
+    def test_images_are_kept_as_its_first_convolution_rounds_them(self, tmp_path: Path, kind: str) -> None:
+        model = PetCtModel.load(write_model_folder(tmp_path, network=kind, patch_size=PATCH), device=CPU)
+        model.arithmetic = Arithmetic(torch.bfloat16, exact=False)
+        tile = torch.randn(1, 4, *PATCH, generator=torch.Generator().manual_seed(0))
+        assert model.images_dtype(CPU) == torch.bfloat16
+        with torch.inference_mode(), model.arithmetic.autocast(CPU):
+            (network,) = model.networks
+            assert torch.equal(network(tile), network(tile.to(model.images_dtype(CPU))))
+
+    @pytest.mark.parametrize(
+        ("arithmetic", "embedded"),
+        [
+            (Arithmetic(torch.bfloat16, exact=False), True),  # whose network takes a logarithm first
+            (Arithmetic(torch.float16, exact=False), False),  # a GPU's, whose memory did not suffice
+            (Arithmetic(torch.float32, exact=True), False),
+        ],
+    )
+    def test_other_images_are_kept_as_they_are(self, folder: Path, arithmetic: Arithmetic, embedded: bool) -> None:
+        model = PetCtModel.load(embedded_models() / "task1" if embedded else folder, device=CPU)
+        model.arithmetic = arithmetic
+        assert model.images_dtype(CPU) == torch.float32
 
     def test_cpu_is_announced_by_exactly_one_warning(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
