@@ -156,7 +156,7 @@ def predict(
             break
         mean = logits.cpu() if mean is None else mean + logits.cpu()
         folds += 1
-    return Prediction(None if mean is None else mean / folds, replace(plan, folds=folds))
+    return Prediction(mean / folds if mean is not None and folds > 1 else mean, replace(plan, folds=folds))
 
 
 def predict_adaptively(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,6 +55,10 @@ class NetworkInput:
     def window(self) -> tuple[slice, ...]:
         """The part of the transposed image that nnU-Net cropped."""
         return tuple(slice(low, high) for low, high in self.bounds)
+
+    def without_images(self) -> NetworkInput:
+        """Return the same for what follows the networks, which leaves the memory of the images to it."""
+        return replace(self, images=self.images.new_empty(0))
 
 
 def preprocess(
@@ -179,8 +183,39 @@ def index_on_network(model: ModelFolder, case: NetworkInput, indices_zyx: NDArra
     return to_network_grid(transposed, case.bounds, case.grid_shape, model.prompt.align) - case.origin
 
 
+def on_whole_grid(case: NetworkInput, logits: Tensor, *, exact: bool = False) -> Tensor:
+    """Return logits on all of the network's grid, or unless `exact` the lesion's minus the background's.
+
+    Parameters
+    ----------
+    case
+        What the logits were predicted from.
+    logits
+        Of background and lesion, shape (2, z, y, x), NaN where nothing was predicted; on the grid of `case.images`.
+    exact
+        Leave them as they are; then there is a prediction everywhere.
+
+    Returns
+    -------
+    Tensor
+        Shape (2, z, y, x) where `exact`; else (1, z, y, x), float32, `OUTSIDE_LOGIT` where nothing was predicted.
+    """
+    spans = [
+        (max(start, 0), min(start + n, full), start)
+        for start, n, full in zip(case.origin, logits.shape[1:], case.grid_shape, strict=True)
+    ]
+    part = logits[:, *(slice(low - start, high - start) for low, high, start in spans)]
+    if not exact:  # one copy, as a whole body is large
+        part = part[1].to(torch.float32, copy=True).sub_(part[0]).nan_to_num_(nan=OUTSIDE_LOGIT)[None]
+    if part.shape[1:] == case.grid_shape:
+        return part
+    whole = part.new_full((len(part), *case.grid_shape), torch.nan if exact else OUTSIDE_LOGIT)
+    whole[:, *(slice(low, high) for low, high, _ in spans)] = part
+    return whole
+
+
 def lesion_logit_on_image(
-    model: ModelFolder, case: NetworkInput, logits: Tensor, *, exact: bool = False
+    model: ModelFolder, case: NetworkInput, whole: Tensor, *, exact: bool = False
 ) -> NDArray[np.float32]:
     """Resample logits with the plans' function, undo crop and transposition, and return the lesion's logit.
 
@@ -193,10 +228,10 @@ def lesion_logit_on_image(
         The model folder.
     case
         What the logits were predicted from.
-    logits
-        Of background and lesion, shape (2, z, y, x), NaN where nothing was predicted; on the grid of `case.images`.
+    whole
+        What `on_whole_grid` returns.
     exact
-        Do as nnU-Net does, to the voxel; then there is a prediction everywhere.
+        Do as nnU-Net does, to the voxel.
 
     Returns
     -------
@@ -204,15 +239,6 @@ def lesion_logit_on_image(
         The lesion's logit minus the background's on the image's grid, shape (z, y, x), float32; `OUTSIDE_LOGIT` where
         nothing was predicted.
     """
-    whole = logits.new_full((len(logits), *case.grid_shape), torch.nan)
-    spans = [
-        (max(start, 0), min(start + n, full), start)
-        for start, n, full in zip(case.origin, logits.shape[1:], case.grid_shape, strict=True)
-    ]
-    target = [slice(low, high) for low, high, _ in spans]
-    whole[:, *target] = logits[:, *(slice(low - start, high - start) for low, high, start in spans)]
-    if not exact:
-        whole = (whole[1].float() - whole[0].float()).nan_to_num(nan=OUTSIDE_LOGIT)[None]
     cropped_shape = [high - low for low, high in case.bounds]
     spacings = model.configuration.spacing, case.spacing
     resampling = None if exact else _resampling_of(model, "probabilities")

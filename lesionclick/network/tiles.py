@@ -122,7 +122,8 @@ def predict(
         if gathered is None:
             return None
         gathered /= weight_sum
-        if not (gathered.isfinite() == (weight_sum > 0)).all():
+        slabs = zip(gathered.transpose(0, 1), weight_sum, strict=True)  # one after the other, for the memory's sake
+        if not all((logits.isfinite() == (weights > 0)).all() for logits, weights in slabs):
             raise ModelError("the network's output is not finite in half precision; expected logits below about 1000")
         inner = [slice(low, n - high) for low, high, n in zip(padding[4::-2], padding[5::-2], shape, strict=True)]
         return gathered[:, *inner]

@@ -22,6 +22,7 @@ from lesionclick.network.preprocessing import (
     NetworkInput,
     index_on_network,
     lesion_logit_on_image,
+    on_whole_grid,
     preprocess,
 )
 from lesionclick.network.tile_cache import KeyedTiles, TileCache
@@ -229,14 +230,17 @@ class PetCtPredictor:
                 at_once=self._at_once(one.place),
                 kept=self._kept(moved, one) if self.keeps_tiles else None,
             )
+        del data
+        case = case.without_images()
         if predicted.logits is None:
             logger.warning("plan: no time for any tile; the clicks alone count")
             nothing = np.full(self.case.pet.array.shape, OUTSIDE_LOGIT, dtype=np.float32)
             return Predicted(nothing, predicted.plan)
         with one.watch.stage("resample prediction"):
-            exact = self.model.arithmetic.exact
-            lesion_logit = lesion_logit_on_image(content, case, predicted.logits, exact=exact)
-            return Predicted(lesion_logit, predicted.plan)
+            exact, plan = self.model.arithmetic.exact, predicted.plan
+            whole = on_whole_grid(case, predicted.logits, exact=exact)
+            del predicted  # most of the memory that is left
+            return Predicted(lesion_logit_on_image(content, case, whole, exact=exact), plan)
 
     def _at_once(self, place: Placement) -> int:
         """Return how many tiles are computed together."""

@@ -7,7 +7,13 @@ from helpers.model_folder import write_model_folder
 from torch.nn import functional
 
 from lesionclick.network.model_folder import read_model_folder
-from lesionclick.network.preprocessing import _shrink_mask, lesion_logit_on_image, preprocess, to_network_grid
+from lesionclick.network.preprocessing import (
+    _shrink_mask,
+    lesion_logit_on_image,
+    on_whole_grid,
+    preprocess,
+    to_network_grid,
+)
 
 
 def test_to_network_grid_keeps_voxel_centres():
@@ -44,7 +50,10 @@ def test_the_lesion_logit_is_the_same_but_for_rounding(tmp_path: Path) -> None:
     channels = np.random.default_rng(0).uniform(1, 5, (4, 14, 20, 18)).astype(np.float32)
     case = preprocess(model, channels, (6.0, 2.5, 1.5))
     logits = torch.from_numpy(np.random.default_rng(1).normal(size=(2, *case.grid_shape))).half()
-    exact, fast = (lesion_logit_on_image(model, case, logits, exact=exact) for exact in (True, False))
+    exact, fast = (
+        lesion_logit_on_image(model, case, on_whole_grid(case, logits, exact=exact), exact=exact)
+        for exact in (True, False)
+    )
     assert exact.shape == fast.shape == (14, 20, 18)
     np.testing.assert_allclose(fast, exact, atol=5e-3)  # nnU-Net rounds to half precision
 
