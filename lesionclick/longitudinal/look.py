@@ -58,7 +58,7 @@ def find_boxes(lesions: Sequence[Lesion]) -> Iterator[tuple[int, tuple[slice, ..
 def look(
     ct: Volume, lesions: Sequence[Lesion], boxes: Mapping[int, tuple[slice, ...]], model: LongitudinalModel
 ) -> list[Look]:
-    """Look at lesions, all at once; those that reach the border of their patch again in the next larger one.
+    """Look at lesions, all at once, and at each in patches of several sizes until one fits what was seen in it.
 
     Parameters
     ----------
@@ -71,22 +71,16 @@ def look(
     model
         What predicts.
     """
-    zooms = [_smallest_zoom(lesion, boxes.get(lesion.number), model) for lesion in lesions]
-    looks: dict[int, Look] = {}
-    while left := [n for n in range(len(lesions)) if n not in looks]:
-        cut = [_channels(ct, lesions[n], zooms[n], model) for n in left]
-        lesion_logits = model.predict_lesion_logits([channels for _, channels in cut])
-        for n, (patch, _), lesion_logit in zip(left, cut, lesion_logits, strict=True):
-            larger = next((zoom for zoom in ZOOMS if zoom > zooms[n]), None)
-            seen = _look(ct, lesions[n], patch, lesion_logit, zoom=zooms[n], model=model, last=larger is None)
-            if seen is not None:
-                looks[n] = seen
-            elif larger is not None:
-                zooms[n] = larger
-    return [looks[n] for n in range(len(lesions))]
+    searches = [_Search(ct, lesion, _first_zoom(lesion, boxes.get(lesion.number), model), model) for lesion in lesions]
+    while left := [search for search in searches if search.zoom is not None]:
+        lesion_logits = model.predict_lesion_logits([search.cut() for search in left])
+        for search, lesion_logit in zip(left, lesion_logits, strict=True):
+            search.see(lesion_logit)
+    return [search.seen for search in searches]
 
 
-def _smallest_zoom(lesion: Lesion, box: tuple[slice, ...] | None, model: LongitudinalModel) -> float:
+def _first_zoom(lesion: Lesion, box: tuple[slice, ...] | None, model: LongitudinalModel) -> float:
+    """Return the zoom that fits the lesion's baseline; 1 where nobody knows how large it is."""
     if box is None or lesion.baseline is None:
         return 1.0
     size_xyz = points_from_indices([axis.stop - axis.start for axis in box])
@@ -94,30 +88,66 @@ def _smallest_zoom(lesion: Lesion, box: tuple[slice, ...] | None, model: Longitu
     return choose_zoom(extent_mm, np.multiply(model.patch_size, model.spacing_zyx))
 
 
-def _look(
-    ct: Volume,
-    lesion: Lesion,
-    patch: Patch,
-    lesion_logit: NDArray[np.float32],
-    *,
-    zoom: float,
-    model: LongitudinalModel,
-    last: bool,
-) -> Look | None:
-    """Return what was seen of a lesion, or None where it reaches the border of its patch, unless it is the `last`."""
-    offsets = np.indices(patch.shape).reshape(3, -1).T - patch.to_patch(index_zyx(ct.grid, lesion.place_mm))
-    distance_mm = np.linalg.norm(offsets * (zoom * np.asarray(model.spacing_zyx)), axis=1).reshape(patch.shape)
-    kept = _keep(lesion_logit, distance_mm, lesion.clicked)
-    if kept is None:
-        return Look(tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32), zoom)
-    if not last and any(kept.take(end, axis).any() for axis in range(3) for end in (0, -1)):
-        return None
-    level = float(lesion_logit[kept].min())
-    near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
-    only = np.where(near, lesion_logit, np.minimum(lesion_logit, level - 1))
-    window, values = patch.paste(only, ct.array.shape, OUTSIDE_LOGIT)
-    values[values < min(level, 0.0)] = OUTSIDE_LOGIT
-    return Look(window, values, zoom)
+class _Search:
+    """The looks at one lesion: `zoom` is that of the next, None after the last, and `seen` what counts so far.
+
+    What reaches the border of its patch is looked at in the next larger one; what fits a smaller patch, in that; and a
+    clicked lesion that is not found, in all of them, those of the most similar size first. No zoom comes twice.
+    """
+
+    def __init__(self, ct: Volume, lesion: Lesion, zoom: float, model: LongitudinalModel) -> None:
+        self.ct, self.lesion, self.model = ct, lesion, model
+        self.zoom: float | None = zoom
+        self._first = zoom
+        self.seen = Look(tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32), zoom)
+        self._tried: set[float] = set()
+        self._patch: Patch
+        self._found = False
+
+    def cut(self) -> NDArray[np.float32]:
+        """Return the channels of the patch at `zoom`."""
+        assert self.zoom is not None
+        self._tried.add(self.zoom)
+        self._patch, channels = _channels(self.ct, self.lesion, self.zoom, self.model)
+        return channels
+
+    def see(self, lesion_logit: NDArray[np.float32]) -> None:
+        """Take what the network says of that patch."""
+        assert self.zoom is not None
+        zoom, spacing = self.zoom, self.zoom * np.asarray(self.model.spacing_zyx)
+        centre = self._patch.to_patch(index_zyx(self.ct.grid, self.lesion.place_mm))
+        offsets = np.indices(lesion_logit.shape).reshape(3, -1).T - centre
+        distance_mm = np.linalg.norm(offsets * spacing, axis=1).reshape(lesion_logit.shape)
+        kept = _component(lesion_logit, distance_mm, self.lesion.clicked)
+        wanted: list[float] = []
+        if kept is None:
+            if self.lesion.clicked and not self._found:
+                wanted = sorted(ZOOMS, key=lambda other: abs(np.log(other / self._first)))
+                if zoom == self._first:
+                    self._take(lesion_logit, _likeliest(lesion_logit, distance_mm), zoom)
+        elif _meets_border(kept):
+            wanted = [other for other in ZOOMS if other > zoom][:1]
+            if not self._found:
+                self._take(lesion_logit, kept, zoom)
+        else:
+            self._take(lesion_logit, kept, zoom)
+            self._found = True
+            extent_mm = (np.ptp(np.argwhere(kept), axis=0) + 1) * spacing
+            needed = choose_zoom(extent_mm, np.multiply(self.model.patch_size, self.model.spacing_zyx))
+            wanted = [needed] if needed < zoom else []
+        self.zoom = next((other for other in wanted if other not in self._tried), None)
+
+    def _take(self, lesion_logit: NDArray[np.float32], kept: NDArray[np.bool_], zoom: float) -> None:
+        level = float(lesion_logit[kept].min())
+        near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
+        only = np.where(near, lesion_logit, np.minimum(lesion_logit, level - 1))
+        window, values = self._patch.paste(only, self.ct.array.shape, OUTSIDE_LOGIT)
+        values[values < min(level, 0.0)] = OUTSIDE_LOGIT
+        self.seen = Look(window, values, zoom)
+
+
+def _meets_border(kept: NDArray[np.bool_]) -> bool:
+    return any(kept.take(end, axis).any() for axis in range(3) for end in (0, -1))
 
 
 def _channels(ct: Volume, lesion: Lesion, zoom: float, model: LongitudinalModel) -> tuple[Patch, NDArray[np.float32]]:
@@ -146,23 +176,23 @@ def _channels(ct: Volume, lesion: Lesion, zoom: float, model: LongitudinalModel)
     return patch, np.concatenate([followup_ct[None], channels])
 
 
-def _keep(
+def _component(
     lesion_logit: NDArray[np.float32], distance_mm: NDArray[np.float64], clicked: bool
 ) -> NDArray[np.bool_] | None:
-    """Return the voxels of the patch that are the lesion's, or None where it has vanished.
+    """Return the voxels of the patch that are the lesion's, or None where it is not found.
 
     `distance_mm` is the distance from the lesion's place, of the shape of the patch.
     """
     numbers, count = ndimage.label(lesion_logit > 0, np.ones((3, 3, 3)))
-    if count:
-        nearest = np.where(numbers > 0, distance_mm, np.inf)
-        first = np.unravel_index(int(nearest.argmin()), lesion_logit.shape)
-        kept: NDArray[np.bool_] = numbers == numbers[first]
-        sure = clicked or lesion_logit[kept].max() >= np.log(SURE / (1 - SURE))
-        if nearest[first] <= REACH_MM and sure:
-            return kept
-    if not clicked:
+    if not count:
         return None
+    nearest = np.where(numbers > 0, distance_mm, np.inf)
+    first = np.unravel_index(int(nearest.argmin()), lesion_logit.shape)
+    kept: NDArray[np.bool_] = numbers == numbers[first]
+    sure = clicked or lesion_logit[kept].max() >= np.log(SURE / (1 - SURE))
+    return kept if nearest[first] <= REACH_MM and sure else None
+
+
+def _likeliest(lesion_logit: NDArray[np.float32], distance_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
     around = distance_mm <= max(CLICK_REACH_MM, float(distance_mm.min()))
-    likely = around & (lesion_logit >= lesion_logit[around].max() - CLICK_DROP)
-    return np.asarray(likely, dtype=bool)
+    return np.asarray(around & (lesion_logit >= lesion_logit[around].max() - CLICK_DROP), dtype=bool)

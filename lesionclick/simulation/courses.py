@@ -68,14 +68,31 @@ class Pair:
         return place
 
 
-def draw_course(ml: float, rng: np.random.Generator, vanished_share: float = VANISHED_SHARE) -> Course:
-    """Draw the course of a lesion of `ml`, which has vanished with probability `vanished_share`."""
+def draw_course(
+    ml: float,
+    rng: np.random.Generator,
+    vanished_share: float = VANISHED_SHARE,
+    growth: tuple[float, float] = GROWTH,
+) -> Course:
+    """Draw the course of a lesion.
+
+    Parameters
+    ----------
+    ml
+        Its volume in the CT that both scans are made of.
+    rng
+        The only source of randomness.
+    vanished_share
+        Probability that it has vanished.
+    growth
+        Range of the ratio of its volumes, within which `VOLUME_ML` keeps that of the follow-up.
+    """
     chance = rng.uniform()
     if chance < vanished_share:
         return Course("vanished")
     if chance < vanished_share + NEW_SHARE:
         return Course("new")
-    low, high = (float(np.clip(limit, *np.divide(VOLUME_ML, ml))) for limit in GROWTH)
+    low, high = (float(np.clip(limit, *np.divide(VOLUME_ML, ml))) for limit in growth)
     return Course("present", float(np.exp(rng.uniform(np.log(low), np.log(high)))))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from lesionclick.longitudinal.patches import Patch, choose_zoom
+from lesionclick.longitudinal.patches import ZOOMS, Patch, choose_zoom
 from lesionclick.prompts.encodings import LesionPair
 from lesionclick.simulation.courses import Pair, draw_course, make_pair
 
@@ -26,6 +26,9 @@ NO_BASELINE_SHARE = 0.1
 VANISHED_SHARE = 0.3
 """Share of the lesions that have vanished, twice that of the simulated cases: to tell that is hard to learn."""
 TURN_DEGREES = 8.0
+GROWTH = (0.04, 4.0)
+"""Range of the ratio of a lesion's volumes, wider than that of the simulated cases: the follow-up decides, and not
+what its baseline would let one expect."""
 LARGEST_ZOOM = 1.6
 """Larger lesions are cut at the border of the crop; a data set may show them smaller than they are instead."""
 VARIED_SHARE = 0.5
@@ -86,13 +89,14 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         target = _nearest_to_centre(numbers)
         inside = np.argwhere(numbers == target)
         extent, patch = (np.multiply(size, self.spacing) for size in (np.ptp(inside, axis=0) + 1, self.patch_size))
-        course = draw_course(len(inside) * float(np.prod(self.spacing)) / 1000, rng, VANISHED_SHARE)
+        course = draw_course(len(inside) * float(np.prod(self.spacing)) / 1000, rng, VANISHED_SHARE, GROWTH)
         blind = rng.uniform() < NO_BASELINE_SHARE
-        zoom = choose_zoom(extent, patch)
-        if blind or course.status == "new":
-            zoom = max(zoom, 1.0)  # as where no mask tells how large the lesion is
-        zoom = min(zoom, LARGEST_ZOOM)
-        part = self._part(numbers.shape, inside.mean(axis=0), zoom)
+        zooms = [min(choose_zoom(extent * size, patch), LARGEST_ZOOM) for size in (1.0, course.growth ** (1 / 3))]
+        if blind or course.status == "new":  # no mask tells how large the lesion is
+            zooms = [zoom for zoom in ZOOMS if zoom <= LARGEST_ZOOM]
+        whole = max(zooms)  # at which neither of the two lesions is cut
+        zoom = float(rng.choice(zooms))
+        part = self._part(numbers.shape, inside.mean(axis=0), whole)
         pair = make_pair(
             ct[part],
             numbers[part],

@@ -1,0 +1,54 @@
+"""In patches of which size a lesion is looked at, and what is taken from them."""
+
+import numpy as np
+import pytest
+from helpers.bright_lesions import (
+    BOX,
+    OTHER_SIDE,
+    TISSUE,
+    BrightIsLesion,
+    SeesWhatHasAnEdge,
+    centre,
+    followup,
+    known,
+    labels,
+    lesion,
+    segment_lesions,
+)
+
+
+def test_a_lesion_at_the_border_of_its_patch_is_looked_at_in_a_larger_one():
+    model = BrightIsLesion()
+    large = ((6, 4, 2), 16)  # 32 mm along x, as wide as the patch at zoom 1
+    mask = segment_lesions(followup(large), [known(1, (13.5, 11.5, 9.5))], model)
+    assert len(model.seen) == 2
+    assert labels(mask)[1] == pytest.approx(16**3, rel=0.1)
+
+
+def test_a_lesion_that_has_shrunk_is_looked_at_in_a_smaller_patch():
+    model = BrightIsLesion()
+    mask = segment_lesions(followup(BOX), [known(1, centre(BOX), size=12)], model)
+    widths = [np.count_nonzero(one[0].max(axis=(0, 1)) > TISSUE + 1) for one in model.seen]
+    assert widths == [2, 4]  # 8 mm in voxels of 5 mm, then of 2 mm
+    assert labels(mask) == {1: 64}
+
+
+def test_a_click_on_a_new_lesion_finds_it_whatever_its_size():
+    large = ((6, 4, 2), 16)
+    lesions = [lesion(1, (13.5, 11.5, 9.5)), lesion(2, centre(OTHER_SIDE))]
+    found = labels(segment_lesions(followup(large, OTHER_SIDE), lesions, SeesWhatHasAnEdge()))
+    assert found[1] == pytest.approx(16**3, rel=0.15)
+    assert found[2] == 64
+
+
+def test_what_a_smaller_patch_does_not_show_stays_as_the_larger_one_had_it():
+    class SeesFromFar(BrightIsLesion):
+        def predict_lesion_logits(self, patches):
+            far = not self.seen
+            seen = super().predict_lesion_logits(patches)
+            return seen if far else [np.full_like(one, -5.0) for one in seen]
+
+    model = SeesFromFar()
+    mask = segment_lesions(followup(BOX), [known(1, centre(BOX), size=12)], model)
+    assert len(model.seen) == 2
+    assert labels(mask)[1] == pytest.approx(64, rel=0.5)
