@@ -21,6 +21,9 @@ CLICK_REACH_MM = 6.0
 CLICK_DROP = 1.0
 """A clicked lesion with an empty mask gets the voxels whose logit is at most this below the highest within
 `CLICK_REACH_MM` of the click."""
+SEEN_ALIKE, SEEN_ALONE = 2.3, 1.6
+"""Where nobody knows how large a lesion is, a look at a zoom above the second counts less if the next smaller patch
+does not show the lesion at the same volume, up to the first as a factor; chosen in docs/ablation.md."""
 AIR_HU = -1000.0
 OUTSIDE_LOGIT = -20.0
 """Lesion logit beyond a patch, and of voxels that are not the lesion's."""
@@ -58,7 +61,7 @@ def find_boxes(lesions: Sequence[Lesion]) -> Iterator[tuple[int, tuple[slice, ..
 def look(
     ct: Volume, lesions: Sequence[Lesion], boxes: Mapping[int, tuple[slice, ...]], model: LongitudinalModel
 ) -> list[Look]:
-    """Look at lesions, all at once, and at each in patches of several sizes until one fits what was seen in it.
+    """Look at lesions, all at once, and at each in patches of several sizes, of which the surest counts.
 
     Parameters
     ----------
@@ -71,83 +74,88 @@ def look(
     model
         What predicts.
     """
-    searches = [_Search(ct, lesion, _first_zoom(lesion, boxes.get(lesion.number), model), model) for lesion in lesions]
-    while left := [search for search in searches if search.zoom is not None]:
+    searches = [_Search(ct, lesion, _first_zooms(lesion, boxes.get(lesion.number), model), model) for lesion in lesions]
+    while left := [search for search in searches if search.zooms]:
         lesion_logits = model.predict_lesion_logits([search.cut() for search in left])
         for search, lesion_logit in zip(left, lesion_logits, strict=True):
             search.see(lesion_logit)
     return [search.seen for search in searches]
 
 
-def _first_zoom(lesion: Lesion, box: tuple[slice, ...] | None, model: LongitudinalModel) -> float:
-    """Return the zoom that fits the lesion's baseline; 1 where nobody knows how large it is."""
+def _first_zooms(lesion: Lesion, box: tuple[slice, ...] | None, model: LongitudinalModel) -> Sequence[float]:
+    """Return the zoom that fits the lesion's baseline; all of them for a click on what nobody knows the size of."""
     if box is None or lesion.baseline is None:
-        return 1.0
+        return ZOOMS if lesion.clicked else (1.0,)
     size_xyz = points_from_indices([axis.stop - axis.start for axis in box])
     extent_mm = indices_from_points(np.abs(lesion.baseline.ct.grid.axes_mm) @ size_xyz)
-    return choose_zoom(extent_mm, np.multiply(model.patch_size, model.spacing_zyx))
+    return (choose_zoom(extent_mm, np.multiply(model.patch_size, model.spacing_zyx)),)
 
 
 class _Search:
-    """The looks at one lesion: `zoom` is that of the next, None after the last, and `seen` what counts so far.
+    """The looks at one lesion: `zooms` are those of the next, and `seen` is what counts so far.
 
-    What reaches the border of its patch is looked at in the next larger one; what fits a smaller patch, in that; and a
-    clicked lesion that is not found, in all of them, those of the most similar size first. No zoom comes twice.
+    What reaches the border of its patch is looked at in the next larger one too, what fits a smaller patch in that, and
+    a clicked lesion that is not found in all of them. Of the looks that found it whole, the one with the highest mean
+    logit counts; where its size is not known, those come first that a smaller patch bears out.
     """
 
-    def __init__(self, ct: Volume, lesion: Lesion, zoom: float, model: LongitudinalModel) -> None:
+    def __init__(self, ct: Volume, lesion: Lesion, zooms: Sequence[float], model: LongitudinalModel) -> None:
         self.ct, self.lesion, self.model = ct, lesion, model
-        self.zoom: float | None = zoom
-        self._first = zoom
-        self.seen = Look(tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32), zoom)
-        self._tried: set[float] = set()
+        self.zooms = list(zooms)
+        self.seen = Look(tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32), zooms[0])
+        self._unsized = len(zooms) > 1
+        self._tried: list[float] = []
         self._patch: Patch
-        self._found = False
+        self._volumes: dict[float, float] = {}
+        self._surest = (False, False, -np.inf, -np.inf)
+        """Of what counts so far: whether it is whole, whether it is borne out, its mean logit, and the negative zoom:
+        small voxels show more."""
 
     def cut(self) -> NDArray[np.float32]:
-        """Return the channels of the patch at `zoom`."""
-        assert self.zoom is not None
-        self._tried.add(self.zoom)
-        self._patch, channels = _channels(self.ct, self.lesion, self.zoom, self.model)
+        """Return the channels of the patch at the first of `zooms`."""
+        self._tried.append(self.zooms.pop(0))
+        self._patch, channels = _channels(self.ct, self.lesion, self._tried[-1], self.model)
         return channels
 
     def see(self, lesion_logit: NDArray[np.float32]) -> None:
         """Take what the network says of that patch."""
-        assert self.zoom is not None
-        zoom, spacing = self.zoom, self.zoom * np.asarray(self.model.spacing_zyx)
+        zoom = self._tried[-1]
+        spacing = zoom * np.asarray(self.model.spacing_zyx)
         centre = self._patch.to_patch(index_zyx(self.ct.grid, self.lesion.place_mm))
         offsets = np.indices(lesion_logit.shape).reshape(3, -1).T - centre
         distance_mm = np.linalg.norm(offsets * spacing, axis=1).reshape(lesion_logit.shape)
         kept = _component(lesion_logit, distance_mm, self.lesion.clicked)
-        wanted: list[float] = []
-        if kept is None:
-            if self.lesion.clicked and not self._found:
-                wanted = sorted(ZOOMS, key=lambda other: abs(np.log(other / self._first)))
-                if zoom == self._first:
-                    self._take(lesion_logit, _likeliest(lesion_logit, distance_mm), zoom)
-        elif _meets_border(kept):
-            wanted = [other for other in ZOOMS if other > zoom][:1]
-            if not self._found:
-                self._take(lesion_logit, kept, zoom)
-        else:
-            self._take(lesion_logit, kept, zoom)
-            self._found = True
+        wanted: Sequence[float] = ()
+        if kept is not None:
+            whole = not any(kept.take(end, axis).any() for axis in range(3) for end in (0, -1))
+            self._volumes[zoom] = float(np.count_nonzero(kept) * np.prod(spacing))
+            sureness = whole, self._borne_out(zoom), float(lesion_logit[kept].mean()), -zoom
+            if sureness > self._surest:
+                self._surest = sureness
+                self._take(lesion_logit, kept)
             extent_mm = (np.ptp(np.argwhere(kept), axis=0) + 1) * spacing
             needed = choose_zoom(extent_mm, np.multiply(self.model.patch_size, self.model.spacing_zyx))
-            wanted = [needed] if needed < zoom else []
-        self.zoom = next((other for other in wanted if other not in self._tried), None)
+            wanted = [min(needed, zoom)] if whole else [other for other in ZOOMS if other > zoom][:1]
+        elif self.lesion.clicked and not self._volumes:
+            wanted = ZOOMS
+            if len(self._tried) == 1:
+                self._take(lesion_logit, _likeliest(lesion_logit, distance_mm))
+        self.zooms += [other for other in wanted if other not in (*self._tried, *self.zooms)]
 
-    def _take(self, lesion_logit: NDArray[np.float32], kept: NDArray[np.bool_], zoom: float) -> None:
+    def _borne_out(self, zoom: float) -> bool:
+        """Tell whether the next smaller patch shows a lesion of much the same volume, where that is asked."""
+        if zoom <= SEEN_ALONE or not self._unsized:
+            return True
+        smaller = self._volumes.get(max(other for other in ZOOMS if other < zoom), 0.0)
+        return max(smaller, self._volumes[zoom]) <= SEEN_ALIKE * min(smaller, self._volumes[zoom])
+
+    def _take(self, lesion_logit: NDArray[np.float32], kept: NDArray[np.bool_]) -> None:
         level = float(lesion_logit[kept].min())
         near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
         only = np.where(near, lesion_logit, np.minimum(lesion_logit, level - 1))
         window, values = self._patch.paste(only, self.ct.array.shape, OUTSIDE_LOGIT)
         values[values < min(level, 0.0)] = OUTSIDE_LOGIT
-        self.seen = Look(window, values, zoom)
-
-
-def _meets_border(kept: NDArray[np.bool_]) -> bool:
-    return any(kept.take(end, axis).any() for axis in range(3) for end in (0, -1))
+        self.seen = Look(window, values, self._tried[-1])
 
 
 def _channels(ct: Volume, lesion: Lesion, zoom: float, model: LongitudinalModel) -> tuple[Patch, NDArray[np.float32]]:
