@@ -15,6 +15,9 @@ from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 MAX_BYTES = 2**20
 """Largest click file that is read: 20 clicks take 2 kB, five scribbles of a hundred points 50 kB."""
 
+MAX_SHOWN = 300
+"""Letters of what was found that an error tells."""
+
 MAX_LESION = 2**16 - 1
 """Largest number of a lesion in Task 2: what a mask of 16 bits holds."""
 
@@ -147,5 +150,6 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _show(value: object) -> str:
-    """Shorten whatever came to what a log can hold."""
-    return reprlib.repr(value)
+    """Shorten whatever came to what a log can hold: its items, and all of it, as they may hold others in turn."""
+    text = reprlib.repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

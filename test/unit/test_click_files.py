@@ -148,6 +148,13 @@ class TestFiles:
         }
         assert "126," in (tmp_path / "clicks.json").read_text()
 
+    def test_what_was_found_is_told_shortly(self) -> None:
+        nested = {letter * 40: {letter * 41: {letter * 42: [letter * 43] * 9}} for letter in "abcdefgh"}
+        content = json.dumps({"version": nested, "points": [nested] * 9})
+        with pytest.raises(InputError, match="an object with the key 'type', found") as refused:
+            parse_clicks(content, "clicks")
+        assert 300 < len(str(refused.value)) < 400
+
     def test_huge_file_is_refused_unread(self, tmp_path: Path) -> None:
         path = tmp_path / "clicks.json"
         with path.open("wb") as file:
