@@ -103,7 +103,7 @@ class _Search:
         self.ct, self.lesion, self.model = ct, lesion, model
         self.zooms = list(zooms)
         self.seen = Look(tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32), zooms[0])
-        self._unsized = len(zooms) > 1
+        self._unsized = len(zooms) > 1  # only where nobody knows the size is there more to try from the start
         self._tried: list[float] = []
         self._patch: Patch
         self._volumes: dict[float, float] = {}
@@ -112,13 +112,13 @@ class _Search:
         small voxels show more."""
 
     def cut(self) -> NDArray[np.float32]:
-        """Return the channels of the patch at the first of `zooms`."""
+        """Return the channels of the patch at the first of `zooms`, shape (5, z, y, x)."""
         self._tried.append(self.zooms.pop(0))
         self._patch, channels = _channels(self.ct, self.lesion, self._tried[-1], self.model)
         return channels
 
     def see(self, lesion_logit: NDArray[np.float32]) -> None:
-        """Take what the network says of that patch."""
+        """Take the lesion logit that the network gives that patch, shape (z, y, x)."""
         zoom = self._tried[-1]
         spacing = zoom * np.asarray(self.model.spacing_zyx)
         centre = self._patch.to_patch(index_zyx(self.ct.grid, self.lesion.place_mm))
@@ -202,5 +202,6 @@ def _component(
 
 
 def _likeliest(lesion_logit: NDArray[np.float32], distance_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the voxels to take where a clicked lesion is not found; see `CLICK_DROP`. All are of the patch's shape."""
     around = distance_mm <= max(CLICK_REACH_MM, float(distance_mm.min()))
     return np.asarray(around & (lesion_logit >= lesion_logit[around].max() - CLICK_DROP), dtype=bool)

@@ -230,7 +230,7 @@ class PetCtPredictor:
                 at_once=self._at_once(one.place),
                 kept=self._kept(moved, one) if self.keeps_tiles else None,
             )
-        del data
+        del data  # which may be the images
         case = case.without_images()
         if predicted.logits is None:
             logger.warning("plan: no time for any tile; the clicks alone count")

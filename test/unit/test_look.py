@@ -16,6 +16,8 @@ from helpers.bright_lesions import (
     segment_lesions,
 )
 
+from lesionclick.longitudinal.look import look
+
 
 def test_a_lesion_at_the_border_of_its_patch_is_looked_at_in_a_larger_one():
     model = BrightIsLesion()
@@ -52,3 +54,41 @@ def test_what_a_smaller_patch_does_not_show_stays_as_the_larger_one_had_it():
     mask = segment_lesions(followup(BOX), [known(1, centre(BOX), size=12)], model)
     assert len(model.seen) == 2
     assert labels(mask)[1] == pytest.approx(64, rel=0.5)
+
+
+class Sees(BrightIsLesion):
+    """Sees the lesion with another logit in each look, or a blob: `blobs` has half its width in voxels and its logit."""
+
+    def __init__(self, *logits, blobs=None):
+        super().__init__()
+        self.logits, self.blobs = logits, blobs or {}
+
+    def predict_lesion_logits(self, patches):
+        n = len(self.seen)
+        (seen,) = super().predict_lesion_logits(patches)
+        if n not in self.blobs:
+            return [np.where(seen > 0, self.logits[n], -5.0).astype(np.float32)]
+        half, logit = self.blobs[n]
+        blob = np.full_like(seen, -5.0)
+        blob[tuple(slice(size // 2 - half, size // 2 + half) for size in blob.shape)] = logit
+        return [blob]
+
+
+def zoom_of(model):
+    (seen,) = look(followup(BOX).ct, [lesion(1, centre(BOX))], {}, model)
+    return seen.zoom
+
+
+def test_of_a_lesion_of_unknown_size_the_surest_look_counts():
+    assert zoom_of(Sees(1.0, 2.0, 9.0, 3.0, 3.0)) == 1.6
+    assert zoom_of(Sees(1.0, 2.0, 1.0, 1.0, 1.0)) == 1.0
+    assert zoom_of(Sees(5.0, 5.0, 5.0, 5.0, 5.0)) == 0.6  # the finest of equals
+
+
+def test_a_large_patch_counts_where_the_next_smaller_one_shows_as_much():
+    alone = {4: (4, 9.0)}  # 8 voxels of 12, 8 and 8 mm wide
+    assert zoom_of(Sees(5.0, 5.0, 5.0, 5.0, blobs=alone)) == 0.6
+    borne_out = {3: (5, 4.0), 4: (4, 9.0)}  # 10 voxels of 7.5, 5 and 5 mm: less by 4.1 / 1.95 = 2.1
+    assert zoom_of(Sees(5.0, 5.0, 5.0, blobs=borne_out)) == 4.0
+    smaller = {3: (4, 4.0), 4: (4, 9.0)}  # less by 4.1
+    assert zoom_of(Sees(5.0, 5.0, 5.0, blobs=smaller)) == 0.6
