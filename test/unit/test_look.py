@@ -57,7 +57,7 @@ def test_what_a_smaller_patch_does_not_show_stays_as_the_larger_one_had_it():
 
 
 class Sees(BrightIsLesion):
-    """Sees the lesion with another logit in each look, or a blob: `blobs` has half its width in voxels and its logit."""
+    """Sees the lesion with another logit in each look, or a blob, by half its width in voxels and its logit."""
 
     def __init__(self, *logits, blobs=None):
         super().__init__()
