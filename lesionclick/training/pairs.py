@@ -29,8 +29,6 @@ TURN_DEGREES = 8.0
 GROWTH = (0.04, 4.0)
 """Range of the ratio of a lesion's volumes, wider than that of the simulated cases: the follow-up decides, and not
 what its baseline would let one expect."""
-LARGEST_ZOOM = 1.6
-"""Larger lesions are cut at the border of the crop; a data set may show them smaller than they are instead."""
 VARIED_SHARE = 0.5
 """Share of the samples that another body is made of, so that a few real patients are not learnt by heart."""
 VARIED_TURN_DEGREES = (45.0, 15.0, 15.0)
@@ -40,6 +38,9 @@ STRETCH = 0.12
 VARIED_GAIN, VARIED_HU = (0.9, 1.1), 12.0
 """Range of the factor on its HU, and the largest offset."""
 _MARGIN = 1.2
+"""What becomes a pair, in units of the patch: room for displacement and turn."""
+_VARIED_MARGIN = 1.3
+"""What becomes another body first, in units of that: room for its turn, which a crop has not at the largest zoom."""
 
 
 class MakePair(BasicTransform):  # type: ignore[misc]
@@ -78,24 +79,27 @@ class MakePair(BasicTransform):  # type: ignore[misc]
     def apply(self, data_dict: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Replace ``image`` (1, z, y, x) and ``segmentation`` (1, z, y, x) by those of the pair."""
         rng = np.random.default_rng(np.random.randint(2**31))
-        ct = data_dict["image"][0].numpy() * self.std + self.mean
-        lesions = data_dict["segmentation"][0].numpy() > 0
-        if rng.uniform() < VARIED_SHARE:
-            ct, lesions = vary(ct, lesions, self.spacing_zyx, rng, air=self.low)
-        numbers = cc3d.connected_components(lesions).astype(np.uint16)
-        if not numbers.any():  # a crop at random, or one that the border cut
-            image = np.concatenate([np.zeros((1, *self.patch_size)), self._without_baseline()])
-            return self._result(image, np.zeros(self.patch_size, dtype=bool), rng)
-        target = _nearest_to_centre(numbers)
-        inside = np.argwhere(numbers == target)
+        crop, lesions = data_dict["image"][0].numpy(), data_dict["segmentation"][0].numpy() > 0
+        inside = _lesion_in_the_middle(_number(lesions))
+        if not len(inside):  # a crop at random
+            return self._without_lesion(rng)
         extent, patch = (np.multiply(size, self.spacing) for size in (np.ptp(inside, axis=0) + 1, self.patch_size))
         course = draw_course(len(inside) * float(np.prod(self.spacing)) / 1000, rng, VANISHED_SHARE, GROWTH)
         blind = rng.uniform() < NO_BASELINE_SHARE
-        zooms = [min(choose_zoom(extent * size, patch), LARGEST_ZOOM) for size in (1.0, course.growth ** (1 / 3))]
-        if blind or course.status == "new":  # no mask tells how large the lesion is
-            zooms = [zoom for zoom in ZOOMS if zoom <= LARGEST_ZOOM]
-        whole = max(zooms)  # at which neither of the two lesions is cut
-        zoom = float(rng.choice(zooms))
+        needed = [choose_zoom(extent * size, patch) for size in (1.0, course.growth ** (1 / 3))]
+        unsized = blind or course.status == "new"  # no mask tells how large the lesion is
+        zoom = float(rng.choice(ZOOMS if unsized else needed))
+        whole = max(*needed, zoom)  # at which neither of the two lesions is cut
+        varied = rng.uniform() < VARIED_SHARE
+        part = self._part(crop.shape, inside.mean(axis=0), whole * _VARIED_MARGIN if varied else whole)
+        ct, lesions = crop[part] * self.std + self.mean, lesions[part]
+        if varied:
+            ct, lesions = vary(ct, lesions, self.spacing_zyx, rng, air=self.low)
+        numbers = _number(lesions)
+        inside = _lesion_in_the_middle(numbers)
+        if not len(inside):  # too thin for another body's voxels
+            return self._without_lesion(rng)
+        target = int(numbers[tuple(inside[0])])
         part = self._part(numbers.shape, inside.mean(axis=0), whole)
         pair = make_pair(
             ct[part],
@@ -157,6 +161,10 @@ class MakePair(BasicTransform):  # type: ignore[misc]
             spacing_zyx=self.spacing_zyx,
         )
         return np.stack([followup_ct, *channels]), label
+
+    def _without_lesion(self, rng: np.random.Generator) -> dict[str, Any]:
+        image = np.concatenate([np.zeros((1, *self.patch_size)), self._without_baseline()])
+        return self._result(image, np.zeros(self.patch_size, dtype=bool), rng)
 
     def _without_baseline(self, followup_zyx: NDArray[np.float64] | None = None) -> NDArray[np.float32]:
         return self.encoding.encode(
@@ -225,10 +233,19 @@ def vary(
 
 def crop_size(patch_size: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of the crop that holds a patch at any zoom, displaced and turned."""
-    return tuple(int(np.ceil(LARGEST_ZOOM * _MARGIN * n)) for n in patch_size)
+    return tuple(int(np.ceil(ZOOMS[-1] * _MARGIN * n)) for n in patch_size)
 
 
-def _nearest_to_centre(numbers: NDArray[np.uint16]) -> int:
-    inside = np.argwhere(numbers)
+def _number(lesions: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    numbers: NDArray[np.uint16] = cc3d.connected_components(lesions).astype(np.uint16)
+    return numbers
+
+
+def _lesion_in_the_middle(numbers: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Return the voxels of the lesion that is nearest to the middle, shape (n, 3), none where there is none."""
+    lesions = np.argwhere(numbers > 0)  # NumPy finds true faster than not zero
+    if not len(lesions):
+        return lesions
     middle = (np.array(numbers.shape) - 1) / 2
-    return int(numbers[tuple(inside[((inside - middle) ** 2).sum(axis=1).argmin()])])
+    nearest = lesions[((lesions - middle) ** 2).sum(axis=1).argmin()]
+    return np.argwhere(numbers == numbers[tuple(nearest)])
