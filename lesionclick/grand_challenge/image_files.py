@@ -85,7 +85,7 @@ class ImageFile:
         reader = _reader(self.path)
         reader.SetOutputPixelType(sitk.sitkFloat32)
         try:
-            array: NDArray[np.float32] = sitk.GetArrayFromImage(reader.Execute())
+            array: NDArray[np.float32] = np.asarray(_Voxels(reader.Execute()))
         except ITK_ERRORS as error:
             raise InputError(f"{self.path}: expected a complete image, found {itk_reason(error)}") from error
         if not np.isfinite(array).all():
@@ -108,6 +108,15 @@ class ImageFile:
             expected = f"whole numbers from 0 to {limit}"
             raise InputError(f"{self.path}: expected {expected}, found {odd} other voxels, such as {example:.7g}")
         return Volume(labels, self.grid)
+
+
+class _Voxels:
+    """The voxels of an image in the memory that ITK read them into, which lives as long as an array of them does."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self.image = image
+        view = sitk.GetArrayViewFromImage(image).__array_interface__
+        self.__array_interface__ = {**view, "data": (view["data"][0], False)}  # nobody else has the image
 
 
 def _reader(path: Path) -> sitk.ImageFileReader:

@@ -302,7 +302,8 @@ class PetCtPredictor:
         """Return where a prediction is wanted, shape (z, y, x); None for everywhere, as in nnU-Net."""
         if self.model.arithmetic.exact:
             return None
-        inside: NDArray[np.bool_] = (self.case.ct.array > BODY_HU) | (self.case.pet.array > BODY_SUV)
+        ct, pet = (torch.from_numpy(volume.array) for volume in (self.case.ct, self.case.pet))  # by all threads
+        inside: NDArray[np.bool_] = (ct > BODY_HU).logical_or_(pet > BODY_SUV).numpy()
         return inside
 
     def _images(self, one: _Pass) -> NetworkInput:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.painting import Unit, distance_mm, in_voxels, inside_grid, paint_balls
+from lesionclick.prompts.painting import Unit, box_around, distance_mm, in_voxels, inside_grid, paint_balls
 from lesionclick.prompts.points import (
     BACKGROUND,
     SAME_LESION_MM,
@@ -250,14 +250,17 @@ class Fields(PointEncoding):
         tumor, background = (prompts.indices_zyx(kind) for kind in (TUMOR, BACKGROUND))
         first = is_first_on_lesion(tumor, spacing_zyx)
         reach_mm = self.mark_reach_mm(spacing_zyx)
+        box = box_around(prompts.indices_zyx(), shape_zyx, spacing_zyx, reach_mm=reach_mm)
         distances = [
-            distance_mm(points, tuple(shape_zyx), spacing_zyx, reach_mm=reach_mm, device=device)
+            distance_mm(points, box, spacing_zyx, reach_mm=reach_mm, device=device)
             for points in (tumor[first], tumor[~first], background)
         ]
         sigma = self._sigma_mm(spacing_zyx)
         near = [torch.where(d < NEAR_TRUNCATE * sigma, torch.exp(-((d / sigma) ** 2) / 2), 0.0) for d in distances]
         far = [self._far(d) for d in (torch.minimum(*distances[:2]), distances[2])]
-        return torch.stack(near + far)
+        channels = torch.zeros((self.n_channels, *shape_zyx), device=device)
+        channels[:, *box] = torch.stack(near + far)
+        return channels
 
     def reach_mm(self, spacing_zyx: Sequence[float]) -> float:
         """Return where the last of the fields ends, its own or that of a point that is marked otherwise because of it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -39,29 +38,39 @@ def paint_balls(
     return canvas[tuple(slice(2 * h + 1, 2 * h + 1 + n) for n, h in zip(shape_zyx, half, strict=True))]
 
 
+def box_around(
+    points_zyx: NDArray[np.float64], shape_zyx: Sequence[int], spacing_zyx: Sequence[float], *, reach_mm: float
+) -> tuple[slice, ...]:
+    """Return the part of a grid that `reach_mm` around some points reaches, along z, y, x; it may be empty."""
+    if not len(points_zyx):
+        return (slice(0, 0),) * 3
+    reach = reach_mm / np.asarray(spacing_zyx)
+    low = np.clip(np.ceil(points_zyx.min(axis=0) - reach), 0, shape_zyx).astype(int)
+    high = np.clip(np.floor(points_zyx.max(axis=0) + reach) + 1, low, shape_zyx).astype(int)
+    return tuple(slice(int(first), int(end)) for first, end in zip(low, high, strict=True))
+
+
 def distance_mm(
     points_zyx: NDArray[np.float64],
-    shape: tuple[int, ...],
+    box: tuple[slice, ...],
     spacing_zyx: Sequence[float],
     *,
     reach_mm: float,
     device: torch.device | None,
 ) -> torch.Tensor:
-    """Return the distance to the nearest point in mm, shape (z, y, x); infinite where none is near.
+    """Return the distance to the nearest point in mm in a box of a grid, of its shape; infinite where none is near.
 
-    Near is what lies in a box of `reach_mm` around a point.
+    Near is what lies in a box of `reach_mm` around a point. The values do not depend on the box.
     """
-    axes = [torch.arange(n, device=device, dtype=torch.float32) for n in shape]
-    nearest = torch.full(shape, torch.inf, device=device)
-    for point in points_zyx.tolist():
-        window = tuple(
-            slice(max(0, math.ceil(p - reach_mm / s)), max(0, math.floor(p + reach_mm / s) + 1))
-            if reach_mm < math.inf
-            else slice(None)
-            for p, s in zip(point, spacing_zyx, strict=True)
-        )
+    axes = [torch.arange(part.start, part.stop, device=device, dtype=torch.float32) for part in box]
+    nearest = torch.full([len(axis) for axis in axes], torch.inf, device=device)
+    corner, shape = np.array([part.start for part in box]), tuple(part.stop for part in box)
+    for point in points_zyx:
+        around = box_around(point[None], shape, spacing_zyx, reach_mm=reach_mm)
+        window = tuple(slice(max(w.start - c, 0), max(w.stop - c, 0)) for w, c in zip(around, corner, strict=True))
         z, y, x = (
-            ((axis[part] - p) * s) ** 2 for axis, part, p, s in zip(axes, window, point, spacing_zyx, strict=True)
+            ((axis[part] - p) * s) ** 2
+            for axis, part, p, s in zip(axes, window, point.tolist(), spacing_zyx, strict=True)
         )
         near = nearest[window]
         torch.minimum(near, z[:, None, None] + y[:, None] + x, out=near)

@@ -10,6 +10,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from torch.nn import functional
 
 from lesionclick.longitudinal.patches import ZOOMS, Patch, choose_zoom
 from lesionclick.prompts.encodings import LesionPair
@@ -41,6 +42,8 @@ _MARGIN = 1.2
 """What becomes a pair, in units of the patch: room for displacement and turn."""
 _VARIED_MARGIN = 1.3
 """What becomes another body first, in units of that: room for its turn, which a crop has not at the largest zoom."""
+_COARSE_ZOOM = 2.0
+"""Zoom from which on a pair is made of voxels of twice the size, in an eighth of the time; the patch's are larger."""
 
 
 class MakePair(BasicTransform):  # type: ignore[misc]
@@ -93,25 +96,29 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         varied = rng.uniform() < VARIED_SHARE
         part = self._part(crop.shape, inside.mean(axis=0), whole * _VARIED_MARGIN if varied else whole)
         ct, lesions = crop[part] * self.std + self.mean, lesions[part]
+        scale = 2 if zoom >= _COARSE_ZOOM else 1
+        if scale > 1:
+            ct, lesions = _pool(ct, scale), _pool(lesions.astype(np.float32), scale) >= 0.5
+        spacing = self.spacing * scale
         if varied:
-            ct, lesions = vary(ct, lesions, self.spacing_zyx, rng, air=self.low)
+            ct, lesions = vary(ct, lesions, tuple(spacing), rng, air=self.low)
         numbers = _number(lesions)
         inside = _lesion_in_the_middle(numbers)
         if not len(inside):  # too thin for another body's voxels
             return self._without_lesion(rng)
         target = int(numbers[tuple(inside[0])])
-        part = self._part(numbers.shape, inside.mean(axis=0), whole)
+        part = self._part(numbers.shape, inside.mean(axis=0), whole / scale)
         pair = make_pair(
             ct[part],
             numbers[part],
-            self.spacing_zyx,
+            tuple(spacing),
             rng,
             courses={target: course},
             shift_mm=0.0,
             turn_degrees=TURN_DEGREES,
         )
         centre = inside.mean(axis=0) - [axis.start for axis in part]
-        image, label = self._channels(pair, target, centre, zoom=zoom, blind=blind, rng=rng)
+        image, label = self._channels(pair, target, centre, spacing=spacing, zoom=zoom / scale, blind=blind, rng=rng)
         return self._result(image, label, rng)
 
     def _part(self, shape: tuple[int, ...], centre: NDArray[np.float64], zoom: float) -> tuple[slice, ...]:
@@ -126,22 +133,24 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         target: int,
         origin: NDArray[np.float64],
         *,
+        spacing: NDArray[np.float64],
         zoom: float,
         blind: bool,
         rng: np.random.Generator,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Cut both scans around their points, or where `blind` the follow-up alone.
 
-        `origin` is the lesion's centre in the CT that the pair was made of.
+        `origin` is the lesion's centre in the CT that the pair was made of, `spacing` its voxel size in mm, and `zoom`
+        the size of the patch's voxels in units of these.
         """
         before, after = pair.baseline_lesions == target, pair.followup_lesions == target
         place = np.argwhere(after).mean(axis=0) if after.any() else pair.carry(origin)
         if not after.any() or rng.uniform() < PROPAGATED_SHARE:
-            followup_point = place + rng.normal(scale=PROPAGATED_MM, size=3) / self.spacing
+            followup_point = place + rng.normal(scale=PROPAGATED_MM, size=3) / spacing
         elif rng.uniform() < ANYWHERE_SHARE:
             followup_point = rng.choice(np.argwhere(after)).astype(np.float64)
         else:
-            followup_point = place + rng.normal(scale=CLICKED_MM, size=3) / self.spacing
+            followup_point = place + rng.normal(scale=CLICKED_MM, size=3) / spacing
         followup = Patch.at_index(followup_point, self.patch_size, zoom)
         label = followup.cut_mask(pair.followup_lesions, target)
         followup_ct = self._normalise(followup.cut(pair.followup_ct, self.low))
@@ -151,7 +160,7 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         spread = CLICKED_MM if before.any() else PROPAGATED_MM
         baseline_point = (np.argwhere(before).mean(axis=0) if before.any() else origin) + rng.normal(
             scale=spread, size=3
-        ) / self.spacing
+        ) / spacing
         baseline = Patch.at_index(baseline_point, self.patch_size, zoom)
         channels = self.encoding.encode(
             self._normalise(baseline.cut(pair.baseline_ct, self.low)),
@@ -234,6 +243,12 @@ def vary(
 def crop_size(patch_size: Sequence[int]) -> tuple[int, ...]:
     """Return the shape of the crop that holds a patch at any zoom, displaced and turned."""
     return tuple(int(np.ceil(ZOOMS[-1] * _MARGIN * n)) for n in patch_size)
+
+
+def _pool(array: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Return the means of blocks of `size` voxels along each axis; what is left at the end is dropped."""
+    pooled: NDArray[np.float32] = functional.avg_pool3d(torch.from_numpy(array)[None], size)[0].numpy()
+    return pooled
 
 
 def _number(lesions: NDArray[np.bool_]) -> NDArray[np.uint16]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lesionclick.prompts.encodings import Fields, LesionPair
 from lesionclick.prompts.spec import PromptSpec
 
-FIELDS = PromptSpec(Fields(radius=6.0, far_mm=30.0, cutoff_mm=60.0), rules="challenge")
+FIELDS = PromptSpec(Fields(radius=6.0, far_mm=30.0, cutoff_mm=40.0), rules="challenge")
 """The encoding that our own models of Task 1 are trained with."""
 PAIR = PromptSpec(LesionPair(radius=10.0, mask_mm=8.0))
 """The encoding of Task 2."""

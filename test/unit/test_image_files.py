@@ -1,3 +1,4 @@
+import gc
 import math
 import os
 from pathlib import Path
@@ -54,6 +55,17 @@ class TestFind:
 
 
 class TestRead:
+    def test_the_voxels_stay_when_all_else_of_the_image_is_gone(self, tmp_path: Path) -> None:
+        write_case(tmp_path)
+        first = read(tmp_path, CT).array[1]  # a view on the array, the array a view on ITK's memory
+        gc.collect()
+        for _ in range(20):
+            read(tmp_path, PET)  # takes the memory of what is gone
+        ct, _ = images()
+        assert np.array_equal(first, sitk.GetArrayFromImage(ct)[1])
+        assert first.dtype == np.float32
+        first += 1  # and they are the reader's own
+
     def test_tiff(self, tmp_path: Path) -> None:
         pet = read(write_case(tmp_path, suffix=".tif"), PET)
         assert np.array_equal(pet.array, sitk.GetArrayFromImage(images()[1]))

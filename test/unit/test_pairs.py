@@ -95,6 +95,17 @@ def test_without_baseline_nothing_of_it_is_seen(course):
     assert not image[4].any()
 
 
+@pytest.mark.parametrize("zoom", pairs.ZOOMS)
+def test_a_lesion_has_its_size_at_every_zoom(course, monkeypatch, zoom):
+    course(Course("present", 1.0), blind=1.0)
+    monkeypatch.setattr(pairs, "ZOOMS", (zoom,))
+    radius_mm = 8.0 * max(zoom, 1.0)
+    _, label = make(crop((middle(crop_size(PATCH)), radius_mm)))
+    volume = label.sum() * np.prod(SPACING) * zoom**3
+    assert volume == pytest.approx(4 / 3 * np.pi * radius_mm**3, rel=0.15)
+    assert np.argwhere(label).mean(axis=0) == pytest.approx(middle(PATCH), abs=1.0)
+
+
 def test_only_the_lesion_in_the_middle_counts(course):
     course(Course("present", 1.0))
     z, y, x = middle(crop_size(PATCH))
