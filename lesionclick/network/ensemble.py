@@ -97,6 +97,7 @@ def predict(
     *,
     mirror_axes: Sequence[int] = (),
     needed: Tensor | None = None,
+    nearest: bool = False,
     device: torch.device,
     budget: Budget,
     first_zyx: Sequence[Sequence[float]] = (),
@@ -113,7 +114,7 @@ def predict(
     ----------
     networks
         One per fold.
-    data, patch_size, mirror_axes, needed
+    data, patch_size, mirror_axes, needed, nearest
         As for `lesionclick.network.tiles.predict`.
     device
         Where the networks are.
@@ -128,7 +129,7 @@ def predict(
     """
 
     def count_tiles(step: float) -> int:
-        return len(tiles.list_tiles(data.shape[1:], patch_size, step, needed))
+        return len(tiles.list_tiles(data.shape[1:], patch_size, step, needed, nearest=nearest))
 
     plans = list_plans(len(networks), mirror_axes)
     few = data.new_zeros((at_once, len(data), *patch_size), device=device)
@@ -143,6 +144,7 @@ def predict(
             step=plan.step,
             mirror_axes=plan.mirror_axes,
             needed=needed,
+            nearest=nearest,
             device=device,
             first_zyx=first_zyx if kept is not None or plan != plans[0] else (),
             at_once=at_once,
@@ -175,7 +177,8 @@ def predict_adaptively(
     """Let the first fold look everywhere, and all folds, mirrored, only where it is not sure of background.
 
     Those places are the voxels whose lesion logit is above -`SURE_BACKGROUND`, and those of `first_zyx`; there the
-    result is that of `predict`, elsewhere that of the first fold. The parameters are those of `predict`.
+    result is that of `predict`, but for tiles that have none of these near their middle, which are left out; elsewhere
+    it is that of the first fold. The parameters are those of `predict`.
     """
     options: dict[str, Any] = {
         "device": device,
@@ -194,7 +197,8 @@ def predict_adaptively(
         unsure &= needed.cpu()
     if not unsure.any():
         return first
-    all_folds = predict(networks, data, patch_size, mirror_axes=mirror_axes, needed=unsure.to(data.device), **options)
+    needed = unsure.to(data.device)
+    all_folds = predict(networks, data, patch_size, mirror_axes=mirror_axes, needed=needed, nearest=True, **options)
     if all_folds.logits is None or all_folds.plan.passes == 1:  # there was no time for more than the first has done
         return first
     better = unsure & ~all_folds.logits[0].isnan()

@@ -5,9 +5,10 @@ The tiling, the weights and the precision are nnU-Net's, so that its own predict
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from operator import itemgetter
 from typing import Protocol
 
@@ -20,6 +21,10 @@ from lesionclick.errors import ModelError
 
 Tile = tuple[slice, slice, slice]
 """Part of a padded volume along z, y, x."""
+
+SEAM = 0.05
+"""How far beyond the voxels nearest to its middle a tile counts as near, in units of its size: there two tiles weigh
+about the same. Chosen on drawn patients (docs/performance.md)."""
 
 
 class KeptTiles(Protocol):
@@ -40,6 +45,7 @@ def predict(
     step: float = 0.5,
     mirror_axes: Sequence[int] = (),
     needed: Tensor | None = None,
+    nearest: bool = False,
     device: torch.device | None = None,
     first_zyx: Sequence[Sequence[float]] = (),
     at_once: int = 1,
@@ -63,6 +69,8 @@ def predict(
     needed
         Shape (z, y, x), bool. Only tiles that hold a needed voxel are computed; needed voxels get the same result as
         without this argument, since every tile over such a voxel holds it.
+    nearest
+        Compute of these only the tiles that have a needed voxel near their middle. They weigh most in it.
     device
         Where the tiles are computed; by default where `data` is, which is also where they are gathered.
     first_zyx
@@ -92,7 +100,7 @@ def predict(
         padding = _padding(data.shape[1:], patch_size)
         padded = functional.pad(data, padding) if any(padding) else data  # which copies even where it adds nothing
         shape = padded.shape[1:]
-        tiles = list_tiles(data.shape[1:], patch_size, step, needed)
+        tiles = list_tiles(data.shape[1:], patch_size, step, needed, nearest=nearest)
         if not tiles:
             raise ValueError("no voxel is needed, so there is nothing to predict")
         points = [[p + n for p, n in zip(point, padding[4::-2], strict=True)] for point in first_zyx]
@@ -180,7 +188,12 @@ def _take(padded: Tensor, device: torch.device, at_once: int, tiles: Sequence[Ti
 
 
 def list_tiles(
-    shape: Sequence[int], patch_size: Sequence[int], step: float, needed: Tensor | None = None
+    shape: Sequence[int],
+    patch_size: Sequence[int],
+    step: float,
+    needed: Tensor | None = None,
+    *,
+    nearest: bool = False,
 ) -> list[Tile]:
     """Return the tiles that `predict` computes, in nnU-Net's order, x fastest, on the padded grid."""
     padding = _padding(shape, patch_size)
@@ -189,7 +202,8 @@ def list_tiles(
     if needed is None:
         return tiles
     mask = functional.pad(needed, padding).cpu().numpy()  # whose search in a tile is many times faster
-    return [tile for tile in tiles if mask[tile].any()]
+    parts = _middles(padded, patch_size, step) if nearest else tiles
+    return [tile for tile, part in zip(tiles, parts, strict=True) if mask[part].any()]
 
 
 def _holds(tile: Tile, point: Sequence[float]) -> bool:
@@ -202,12 +216,28 @@ def _padding(shape: Sequence[int], patch_size: Sequence[int]) -> list[int]:
     return [side for n in reversed(missing) for side in (n // 2, n - n // 2)]
 
 
+def _middles(shape: Sequence[int], patch_size: Sequence[int], step: float) -> list[Tile]:
+    """Return the part of each tile whose voxels are nearest to its middle, and what lies `SEAM` beyond, in order."""
+    axes = []
+    for starts, patch, n in zip(_starts(shape, patch_size, step), patch_size, shape, strict=True):
+        between = [(first + second + patch) / 2 for first, second in pairwise(starts)]
+        low = [0.0, *(place - SEAM * patch for place in between)]
+        high = [*(place + SEAM * patch for place in between), float(n)]
+        axes.append([slice(math.floor(a), math.ceil(b)) for a, b in zip(low, high, strict=True)])
+    return list(product(*axes))
+
+
+def _starts(shape: Sequence[int], patch_size: Sequence[int], step: float) -> list[list[int]]:
+    """Return where tiles start along each axis."""
+    starts: list[list[int]] = compute_steps_for_sliding_window(tuple(shape), tuple(patch_size), step)
+    return starts
+
+
 def _tiles(shape: Sequence[int], patch_size: Sequence[int], step: float) -> list[Tile]:
     """Return the tiles in nnU-Net's order: x fastest."""
-    starts = compute_steps_for_sliding_window(tuple(shape), tuple(patch_size), step)
     return [
         (slice(z, z + patch_size[0]), slice(y, y + patch_size[1]), slice(x, x + patch_size[2]))
-        for z, y, x in product(*starts)
+        for z, y, x in product(*_starts(shape, patch_size, step))
     ]
 
 
