@@ -93,21 +93,17 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         unsized = blind or course.status == "new"  # no mask tells how large the lesion is
         zoom = float(rng.choice(ZOOMS if unsized else needed))
         whole = max(*needed, zoom)  # at which neither of the two lesions is cut
-        varied = rng.uniform() < VARIED_SHARE
-        part = self._part(crop.shape, inside.mean(axis=0), whole * _VARIED_MARGIN if varied else whole)
-        ct, lesions = crop[part] * self.std + self.mean, lesions[part]
-        scale = 2 if zoom >= _COARSE_ZOOM else 1
-        if scale > 1:
-            ct, lesions = _pool(ct, scale), _pool(lesions.astype(np.float32), scale) >= 0.5
-        spacing = self.spacing * scale
-        if varied:
-            ct, lesions = vary(ct, lesions, tuple(spacing), rng, air=self.low)
+        coarse = 2 if zoom >= _COARSE_ZOOM else 1
+        centre = inside.mean(axis=0)
+        ct, lesions = self._body(crop, lesions, centre, zoom=whole, coarse=coarse, rng=rng)
+        spacing = self.spacing * coarse
         numbers = _number(lesions)
         inside = _lesion_in_the_middle(numbers)
         if not len(inside):  # too thin for another body's voxels
             return self._without_lesion(rng)
         target = int(numbers[tuple(inside[0])])
-        part = self._part(numbers.shape, inside.mean(axis=0), whole / scale)
+        centre = inside.mean(axis=0)
+        part = self._part(numbers.shape, centre, whole / coarse)
         pair = make_pair(
             ct[part],
             numbers[part],
@@ -117,9 +113,29 @@ class MakePair(BasicTransform):  # type: ignore[misc]
             shift_mm=0.0,
             turn_degrees=TURN_DEGREES,
         )
-        centre = inside.mean(axis=0) - [axis.start for axis in part]
-        image, label = self._channels(pair, target, centre, spacing=spacing, zoom=zoom / scale, blind=blind, rng=rng)
+        origin = centre - [axis.start for axis in part]
+        image, label = self._channels(pair, target, origin, spacing=spacing, zoom=zoom / coarse, blind=blind, rng=rng)
         return self._result(image, label, rng)
+
+    def _body(
+        self,
+        crop: NDArray[np.float32],
+        lesions: NDArray[np.bool_],
+        centre: NDArray[np.float64],
+        *,
+        zoom: float,
+        coarse: int,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Cut out what a patch of this zoom needs, in HU, with voxels `coarse` times as large; vary some samples."""
+        varied = rng.uniform() < VARIED_SHARE
+        part = self._part(crop.shape, centre, zoom * _VARIED_MARGIN if varied else zoom)
+        ct, lesions = crop[part] * self.std + self.mean, lesions[part]
+        if coarse > 1:
+            ct, lesions = _pool(ct, coarse), _pool(lesions.astype(np.float32), coarse) >= 0.5
+        if varied:
+            return vary(ct, lesions, tuple(self.spacing * coarse), rng, air=self.low)
+        return ct, lesions
 
     def _part(self, shape: tuple[int, ...], centre: NDArray[np.float64], zoom: float) -> tuple[slice, ...]:
         half = np.ceil(zoom * _MARGIN * np.asarray(self.patch_size) / 2).astype(int)
