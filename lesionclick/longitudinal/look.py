@@ -21,9 +21,10 @@ CLICK_REACH_MM = 6.0
 CLICK_DROP = 1.0
 """A clicked lesion with an empty mask gets the voxels whose logit is at most this below the highest within
 `CLICK_REACH_MM` of the click."""
-SEEN_ALIKE, SEEN_ALONE = 2.3, 1.6
-"""Where nobody knows how large a lesion is, a look at a zoom above the second counts less if the next smaller patch
-does not show the lesion at the same volume, up to the first as a factor; chosen in docs/ablation.md."""
+SEEN_ALIKE, SEEN_CLEARLY, SEEN_ALONE = 2.3, 4.0, 1.6
+"""Where nobody knows how large a lesion is, a look at a zoom above the third counts less if the next smaller patch does
+not show the lesion at the same volume, up to the first as a factor, or if its mean logit is below the second; chosen in
+docs/ablation.md."""
 AIR_HU = -1000.0
 OUTSIDE_LOGIT = -20.0
 """Lesion logit beyond a patch, and of voxels that are not the lesion's."""
@@ -129,7 +130,8 @@ class _Search:
         if kept is not None:
             whole = not any(kept.take(end, axis).any() for axis in range(3) for end in (0, -1))
             self._volumes[zoom] = float(np.count_nonzero(kept) * np.prod(spacing))
-            sureness = whole, self._borne_out(zoom), float(lesion_logit[kept].mean()), -zoom
+            mean = float(lesion_logit[kept].mean())
+            sureness = whole, self._borne_out(zoom, mean), mean, -zoom
             if sureness > self._surest:
                 self._surest = sureness
                 self._take(lesion_logit, kept)
@@ -142,12 +144,12 @@ class _Search:
                 self._take(lesion_logit, _likeliest(lesion_logit, distance_mm))
         self.zooms += [other for other in wanted if other not in (*self._tried, *self.zooms)]
 
-    def _borne_out(self, zoom: float) -> bool:
-        """Tell whether the next smaller patch shows a lesion of much the same volume, where that is asked."""
+    def _borne_out(self, zoom: float, mean: float) -> bool:
+        """Tell whether a look is clear and the next smaller patch shows much the same volume, where that is asked."""
         if zoom <= SEEN_ALONE or not self._unsized:
             return True
-        smaller = self._volumes.get(max(other for other in ZOOMS if other < zoom), 0.0)
-        return max(smaller, self._volumes[zoom]) <= SEEN_ALIKE * min(smaller, self._volumes[zoom])
+        here, smaller = self._volumes[zoom], self._volumes.get(max(other for other in ZOOMS if other < zoom), 0.0)
+        return mean >= SEEN_CLEARLY and max(smaller, here) <= SEEN_ALIKE * min(smaller, here)
 
     def _take(self, lesion_logit: NDArray[np.float32], kept: NDArray[np.bool_]) -> None:
         level = float(lesion_logit[kept].min())

@@ -92,3 +92,8 @@ def test_a_large_patch_counts_where_the_next_smaller_one_shows_as_much():
     assert zoom_of(Sees(5.0, 5.0, 5.0, blobs=borne_out)) == 4.0
     smaller = {3: (4, 4.0), 4: (4, 9.0)}  # less by 4.1
     assert zoom_of(Sees(5.0, 5.0, 5.0, blobs=smaller)) == 0.6
+
+
+def test_a_large_patch_that_shows_it_faintly_does_not_count():
+    assert zoom_of(Sees(3.0, 3.0, 3.0, blobs={3: (5, 3.5), 4: (4, 4.1)})) == 4.0
+    assert zoom_of(Sees(3.0, 3.0, 3.0, blobs={3: (5, 3.5), 4: (4, 3.9)})) == 0.6
