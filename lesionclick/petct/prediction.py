@@ -95,6 +95,8 @@ class PetCtPredictor:
         self.case = case
         self._inputs: dict[tuple[torch.device, torch.dtype], NetworkInput] = {}
         self._tiles = TileCache(KEPT_BYTES)
+        self._near: tuple[Prompts, Placement, tuple[NetworkInput, torch.Tensor, Prompts]] | None = None
+        """What the latest look at a neighbourhood took in, for the whole that follows it."""
         self._spacing = tuple(float(mm) for mm in model.content.configuration.spacing)
         self._reach_mm = model.encoding.mark_reach_mm(self._spacing)
         if not self.keeps_tiles:
@@ -142,7 +144,8 @@ class PetCtPredictor:
         """
         device = self.model.device
         one = _Pass(Placement(device, device), Budget(), watch)
-        case, data, moved = self._input(prompts, one)
+        case, data, moved = seen = self._input(prompts, one)
+        self._near = prompts, one.place, seen
         with watch.stage("predict nearby"), self.model.arithmetic.autocast(device):
             logits = tiles.predict(
                 self.model.networks[0],
@@ -215,7 +218,12 @@ class PetCtPredictor:
 
     def _predict(self, prompts: Prompts, one: _Pass) -> Predicted:
         content = self.model.content
-        case, data, moved = self._input(prompts, one)
+        near, self._near = self._near, None
+        if near is None or near[:2] != (prompts, one.place):
+            case, data, moved = self._input(prompts, one)
+        else:
+            case, data, moved = near[2]
+        del near  # it holds the images
         with one.watch.stage("predict"), self.model.arithmetic.autocast(one.place.network):
             predict = ensemble.predict if self.model.arithmetic.exact else ensemble.predict_adaptively
             predicted = predict(

@@ -128,7 +128,7 @@ def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_c
     places = np.unique(tumor_zyx[is_click], axis=0)
     if len(places) <= REPEATS:
         return 0
-    (box,) = ndimage.find_objects(mask.view(np.uint8))  # the clicks have made sure that there is a voxel
+    box = _box(mask)  # the clicks have made sure that there is a voxel
     numbers, count = ndimage.label(mask[box], np.ones((3, 3, 3)))
     low = [axis.start for axis in box]
     if len(places) - len(np.unique(numbers[tuple((places - low).T)])) < REPEATS:
@@ -138,6 +138,16 @@ def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_c
     stays[marked] = True
     mask[box] = stays[numbers]
     return int(count - len(marked))
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Return the part of a mask, with a voxel in it, that holds all of its voxels."""
+    box: tuple[slice, ...] = ()
+    for axis in range(mask.ndim):  # all of the image along the first axis alone, which lies best in memory
+        part = mask[box]
+        inside = np.flatnonzero(part.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box += (slice(int(inside[0]), int(inside[-1]) + 1),)
+    return box
 
 
 def _correction(
