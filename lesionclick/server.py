@@ -49,16 +49,13 @@ class Service:
     ----------
     load
         Loads the models and returns what handles a case with them.
-    on_failure
-        Called if that fails, since a server without models is of no use.
     """
 
-    def __init__(self, load: Callable[[], Handle], on_failure: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, load: Callable[[], Handle]) -> None:
         self._thread = ThreadPoolExecutor(1, "case")
-        self._on_failure = on_failure
         self._case: Future[Done] | None = None
         self.loading = self._thread.submit(load)
-        self.loading.add_done_callback(self._report_loading)
+        self.loading.add_done_callback(_report_loading)
 
     @property
     def busy(self) -> bool:
@@ -101,14 +98,14 @@ class Service:
             return _answer(500, f"{type(error).__name__}: {error}")
         return JSONResponse(_describe(done), status_code=201)
 
-    def _report_loading(self, loading: Future[Handle]) -> None:
-        error = loading.exception()
-        if error is None:
-            logger.info("ready")
-            return
-        trace = None if isinstance(error, LesionClickError) else error
-        logger.error("%s", error, exc_info=trace)
-        self._on_failure()
+
+def _report_loading(loading: Future[Handle]) -> None:
+    error = loading.exception()
+    if error is None:
+        logger.info("ready")
+        return
+    trace = None if isinstance(error, LesionClickError) else error
+    logger.error("%s", error, exc_info=trace)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -138,17 +135,19 @@ def serve(load: Callable[[], Handle], host: str = "0.0.0.0", port: int = PORT) -
         the loading error's.
     """
 
-    def stop() -> None:
-        server.should_exit = True
+    def stop_without_models(loading: Future[Handle]) -> None:
+        if loading.exception() is not None:
+            server.should_exit = True
 
     # uvicorn answers both signals, and raises them again when it has stopped; then there is nothing left to stop
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     grace = int(GRACE_S)
-    service = Service(load, on_failure=stop)
+    service = Service(load)
     app = create_app(service)
     config = uvicorn.Config(app, host, port, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
     server = uvicorn.Server(config)
+    service.loading.add_done_callback(stop_without_models)  # called at once where loading has failed by now
     server.run()
     code = service.exit_code
     if code == STOPPED:

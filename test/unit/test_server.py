@@ -1,6 +1,8 @@
 """The invoke API: what is answered while the models load, while a case runs, and when one fails."""
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -138,17 +140,33 @@ def test_a_second_case_while_one_runs_is_refused_and_health_is_answered(started)
 
 @pytest.mark.parametrize(("error", "code"), [(ModelError("no plans.json"), 2), (OSError("no disk"), 3)])
 def test_models_that_cannot_be_loaded_end_the_server(caplog: pytest.LogCaptureFixture, error, code) -> None:
-    stopped = Event()
-
     def load() -> Handle:
         raise error
 
-    service = Service(load, on_failure=stopped.set)
-    assert stopped.wait(10)
+    service = Service(load)
+    service._thread.submit(lambda: None).result(10)  # comes after all that loading does
     assert service.exit_code == code
     assert str(error) in caplog.text
     with TestClient(create_app(service)) as client:
         assert (client.get("/health").status_code, client.post("/invoke").status_code) == (500, 500)
+
+
+def test_a_server_ends_whose_models_fail_before_it_stands() -> None:
+    script = """
+from lesionclick import server
+from lesionclick.errors import ModelError
+
+def load():
+    raise ModelError("no plans.json")
+
+def create_late(service, create=server.create_app):
+    service.loading.exception()  # waits until loading has failed
+    return create(service)
+
+server.create_app = create_late
+raise SystemExit(server.serve(load, "127.0.0.1", 0))
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 2
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/invoke"), ("POST", "/health")])
