@@ -41,7 +41,7 @@ def paint_balls(
 def box_around(
     points_zyx: NDArray[np.float64], shape_zyx: Sequence[int], spacing_zyx: Sequence[float], *, reach_mm: float
 ) -> tuple[slice, ...]:
-    """Return the part of a grid that `reach_mm` around some points reaches, along z, y, x; it may be empty."""
+    """Return the part of a grid, along z, y, x, that holds all within `reach_mm` of points, shape (n, 3)."""
     if not len(points_zyx):
         return (slice(0, 0),) * 3
     reach = reach_mm / np.asarray(spacing_zyx)
@@ -60,7 +60,8 @@ def distance_mm(
 ) -> torch.Tensor:
     """Return the distance to the nearest point in mm in a box of a grid, of its shape; infinite where none is near.
 
-    Near is what lies in a box of `reach_mm` around a point. The values do not depend on the box.
+    Points are indices (z, y, x) on the grid, shape (n, 3), and the box is its part along z, y, x. Near is what lies
+    within `reach_mm` of a point along every axis. The values do not depend on the box.
     """
     axes = [torch.arange(part.start, part.stop, device=device, dtype=torch.float32) for part in box]
     nearest = torch.full([len(axis) for axis in axes], torch.inf, device=device)

@@ -99,7 +99,7 @@ class MakePair(BasicTransform):  # type: ignore[misc]
         spacing = self.spacing * coarse
         numbers = _number(lesions)
         inside = _lesion_in_the_middle(numbers)
-        if not len(inside):  # too thin for another body's voxels
+        if not len(inside):  # too thin for larger voxels, or another body's
             return self._without_lesion(rng)
         target = int(numbers[tuple(inside[0])])
         centre = inside.mean(axis=0)
