@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lesionclick.budget import Budget, Plan, choose_plan, list_plans
 from lesionclick.errors import OutOfMemoryError
 from lesionclick.network import tiles
-from lesionclick.network.tiles import KeptTiles
+from lesionclick.network.tiles import KeptTiles, PaintedChannels
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,7 @@ def predict(
     first_zyx: Sequence[Sequence[float]] = (),
     at_once: int = 1,
     kept: Callable[[Plan, int], KeptTiles] | None = None,
+    painted: PaintedChannels | None = None,
 ) -> Prediction:
     """Return the mean over the folds, or what the time suffices for, and the plan that was taken.
 
@@ -114,7 +115,7 @@ def predict(
     ----------
     networks
         One per fold.
-    data, patch_size, mirror_axes, needed, nearest
+    data, patch_size, mirror_axes, needed, nearest, painted
         As for `lesionclick.network.tiles.predict`.
     device
         Where the networks are.
@@ -132,7 +133,8 @@ def predict(
         return len(tiles.list_tiles(data.shape[1:], patch_size, step, needed, nearest=nearest))
 
     plans = list_plans(len(networks), mirror_axes)
-    few = data.new_zeros((at_once, len(data), *patch_size), device=device)
+    channels = len(data) + (0 if painted is None else painted.n_channels)
+    few = data.new_zeros((at_once, channels, *patch_size), device=device)
     plan, pass_s = _plan(plans, count_tiles, lambda: _time_pass(networks[0], few, budget) / at_once, budget)
     mean: Tensor | None = None
     folds = 0
@@ -150,6 +152,7 @@ def predict(
             at_once=at_once,
             go_on=lambda: budget.left_s > at_once * plan.passes / plan.folds * pass_s,
             kept=None if kept is None else kept(plan, folds),
+            painted=painted,
         )
         if logits is None and mean is None:
             break
@@ -173,6 +176,7 @@ def predict_adaptively(
     first_zyx: Sequence[Sequence[float]] = (),
     at_once: int = 1,
     kept: Callable[[Plan, int], KeptTiles] | None = None,
+    painted: PaintedChannels | None = None,
 ) -> Prediction:
     """Let the first fold look everywhere, and all folds, mirrored, only where it is not sure of background.
 
@@ -186,6 +190,7 @@ def predict_adaptively(
         "first_zyx": first_zyx,
         "at_once": at_once,
         "kept": kept,
+        "painted": painted,
     }
     first = predict(networks[:1], data, patch_size, needed=needed, **options)
     if first.logits is None or (len(networks) == 1 and not mirror_axes):

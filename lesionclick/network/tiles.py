@@ -27,6 +27,21 @@ SEAM = 0.05
 about the same. Chosen on drawn patients (docs/performance.md)."""
 
 
+class PaintedChannels(Protocol):
+    """Channels beside those of the images that are made tile by tile.
+
+    Attributes
+    ----------
+    n_channels
+        Their number.
+    """
+
+    n_channels: int
+
+    def paint(self, part: Tile) -> Tensor:
+        """Return the channels of a part of the volume, of its shape."""
+
+
 class KeptTiles(Protocol):
     """Outputs of tiles, kept from before."""
 
@@ -51,6 +66,7 @@ def predict(
     at_once: int = 1,
     go_on: Callable[[], bool] = lambda: True,
     kept: KeptTiles | None = None,
+    painted: PaintedChannels | None = None,
 ) -> Tensor | None:
     r"""Apply `network` to overlapping tiles of `data` and average its outputs with Gaussian weights.
 
@@ -82,6 +98,8 @@ def predict(
     kept
         Outputs of tiles that are known, which are not computed, and where new ones are put. The result is the same as
         without.
+    painted
+        Further channels, after those of `data`; zero in the padding.
 
     Returns
     -------
@@ -110,7 +128,7 @@ def predict(
         gathered = None
         outputs = _outputs(
             [(n, tiles[n]) for n in order],
-            partial(_take, padded, device or padded.device, at_once),
+            partial(_take, partial(_cut, padded, padding, painted), device or padded.device, at_once),
             lambda taken: average_flips(network, taken, mirror_axes),
             at_once=at_once,
             home=padded.device,
@@ -169,15 +187,31 @@ def _outputs(
             yield number, output
 
 
-def _take(padded: Tensor, device: torch.device, at_once: int, tiles: Sequence[Tile]) -> Tensor:
+def _cut(padded: Tensor, padding: Sequence[int], painted: PaintedChannels | None, tile: Tile) -> Tensor:
+    """Return all channels of a tile, shape (C, z, y, x), of the images' type."""
+    images = padded[:, *tile]
+    if painted is None:
+        return images
+    whole = images.new_zeros((len(images) + painted.n_channels, *images.shape[1:]))
+    whole[: len(images)] = images
+    part, inside = [], []
+    for axis, low, high, n in zip(tile, padding[4::-2], padding[5::-2], padded.shape[1:], strict=True):
+        start, stop = max(axis.start, low), min(axis.stop, n - high)
+        part.append(slice(start - low, stop - low))
+        inside.append(slice(start - axis.start, stop - axis.start))
+    whole[len(images) :, *inside] = painted.paint((part[0], part[1], part[2]))
+    return whole
+
+
+def _take(cut: Callable[[Tile], Tensor], device: torch.device, at_once: int, tiles: Sequence[Tile]) -> Tensor:
     """Copy tiles to the device, shape (`at_once`, C, z, y, x), the last one again where there are fewer.
 
     So a network sees one shape, and computes a tile in one way. A copy from the CPU to a GPU goes on beside what the
     GPU computes.
     """
     filled = [*tiles, *[tiles[-1]] * (at_once - len(tiles))]
-    taken = torch.stack([padded[:, *tile] for tile in filled])
-    if device.type != "cuda" or padded.device == device:
+    taken = torch.stack([cut(tile) for tile in filled])
+    if device.type != "cuda" or taken.device == device:
         return taken.to(device)
     beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with torch.cuda.stream(beside):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from lesionclick.network.tile_cache import KeyedTiles, TileCache
 from lesionclick.network.tiles import Tile
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
+from lesionclick.petct.tile_prompts import TilePrompts, are_shown_by_tile
 from lesionclick.prompts.points import Prompts
 
 logger = logging.getLogger(__name__)
@@ -95,10 +97,12 @@ class PetCtPredictor:
         self.case = case
         self._inputs: dict[tuple[torch.device, torch.dtype], NetworkInput] = {}
         self._tiles = TileCache(KEPT_BYTES)
-        self._near: tuple[Prompts, Placement, tuple[NetworkInput, torch.Tensor, Prompts]] | None = None
+        self._near: tuple[Prompts, Placement, _Seen] | None = None
         """What the latest look at a neighbourhood took in, for the whole that follows it."""
         self._spacing = tuple(float(mm) for mm in model.content.configuration.spacing)
-        self._reach_mm = model.encoding.mark_reach_mm(self._spacing)
+        patch_size = model.content.configuration.patch_size
+        self._by_tile = not model.arithmetic.exact and are_shown_by_tile(model.encoding, patch_size, self._spacing)
+        self._reach_mm = 0.0 if self._by_tile else model.encoding.mark_reach_mm(self._spacing)
         if not self.keeps_tiles:
             logger.info("a prompt of this model may change any tile: all of them are computed again after each")
 
@@ -144,22 +148,23 @@ class PetCtPredictor:
         """
         device = self.model.device
         one = _Pass(Placement(device, device), Budget(), watch)
-        case, data, moved = seen = self._input(prompts, one)
+        seen = self._input(prompts, one)
         self._near = prompts, one.place, seen
         with watch.stage("predict nearby"), self.model.arithmetic.autocast(device):
             logits = tiles.predict(
                 self.model.networks[0],
-                data,
+                seen.data,
                 self.model.content.configuration.patch_size,
-                needed=self._around(points.indices_zyx(), case),
+                needed=self._around(points.indices_zyx(), seen.case),
                 at_once=self._at_once(one.place),
-                kept=self._kept(moved, one)(Plan(1), 0),
+                kept=self._kept(seen.prompts, one)(Plan(1), 0),
+                painted=seen.painted,
             )
         assert logits is not None  # there is no limit of time
         window = _window(points, self.case.pet.grid.shape_zyx, self.case.pet.grid.spacing_zyx)
         corner = [axis.start for axis in window]
         voxels = np.indices([axis.stop - axis.start for axis in window]).reshape(3, -1).T + corner
-        values = self._lesion_logit_at(voxels, case, logits)
+        values = self._lesion_logit_at(voxels, seen.case, logits)
         return Near(window, values.reshape([axis.stop - axis.start for axis in window]))
 
     def predict_views(
@@ -183,21 +188,22 @@ class PetCtPredictor:
         """
         device = self.model.device
         one = _Pass(Placement(device, device), Budget(), watch)
-        case, data, moved = self._input(prompts, one)
-        needed = self._around(voxels_zyx, case)
+        seen = self._input(prompts, one)
+        needed = self._around(voxels_zyx, seen.case)
         views = []
         with watch.stage("predict views"), self.model.arithmetic.autocast(device):
             for fold, network in enumerate(self.model.networks):
                 for axes in ((), *((axis,) for axis in VIEW_AXES)):
                     logits = tiles.predict(
                         partial(_mirrored, network, [axis + 2 for axis in axes]),
-                        data,
+                        seen.data,
                         self.model.content.configuration.patch_size,
                         needed=needed,
-                        kept=self._kept(moved, one)(Plan(1), fold) if self.keeps_tiles and not axes else None,
+                        kept=self._kept(seen.prompts, one)(Plan(1), fold) if self.keeps_tiles and not axes else None,
+                        painted=seen.painted,
                     )
                     assert logits is not None  # there is no limit of time
-                    views.append(self._lesion_logit_at(voxels_zyx, case, logits))
+                    views.append(self._lesion_logit_at(voxels_zyx, seen.case, logits))
         return np.stack(views)
 
     def _around(self, voxels_zyx: NDArray[np.number], case: NetworkInput) -> torch.Tensor:
@@ -220,9 +226,9 @@ class PetCtPredictor:
         content = self.model.content
         near, self._near = self._near, None
         if near is None or near[:2] != (prompts, one.place):
-            case, data, moved = self._input(prompts, one)
+            case, data, shown, painted = self._input(prompts, one)
         else:
-            case, data, moved = near[2]
+            case, data, shown, painted = near[2]
         del near  # it holds the images
         with one.watch.stage("predict"), self.model.arithmetic.autocast(one.place.network):
             predict = ensemble.predict if self.model.arithmetic.exact else ensemble.predict_adaptively
@@ -234,9 +240,10 @@ class PetCtPredictor:
                 needed=case.needed,
                 device=one.place.network,
                 budget=one.budget,
-                first_zyx=moved.indices_zyx().tolist(),
+                first_zyx=shown.prompts.indices_zyx().tolist(),
                 at_once=self._at_once(one.place),
-                kept=self._kept(moved, one) if self.keeps_tiles else None,
+                kept=self._kept(shown, one) if self.keeps_tiles else None,
+                painted=painted,
             )
         del data  # which may be the images
         case = case.without_images()
@@ -256,31 +263,20 @@ class PetCtPredictor:
             return 1
         return self.model.arithmetic.tiles_at_once(place.network, self.model.content.configuration.patch_size)
 
-    def _kept(self, moved: Prompts, one: _Pass) -> Callable[[Plan, int], KeyedTiles]:
+    def _kept(self, shown: TilePrompts, one: _Pass) -> Callable[[Plan, int], KeyedTiles]:
         """Return what names the tiles of a pass by all that their logits depend on, the marks that reach them."""
-        marks = self.model.encoding.marks(moved, self._spacing)
-        places = np.array([mark.index_zyx for mark in marks]).reshape(-1, 3)
 
         def kept(plan: Plan, fold: int) -> KeyedTiles:
             def name(tile: Tile) -> Hashable:
-                near = np.flatnonzero(self._distances_mm(places, tile) <= self._reach_mm)
-                reaching = frozenset(marks[n] for n in near)
                 place = tuple((axis.start, axis.stop) for axis in tile)
-                return one.place, plan.mirror_axes, fold, place, reaching
+                return one.place, plan.mirror_axes, fold, place, shown.reaching(tile, self._reach_mm)
 
             return self._tiles.of(name)
 
         return kept
 
-    def _distances_mm(self, places_zyx: NDArray[np.float64], tile: Tile) -> NDArray[np.float64]:
-        """Return the distance of each place, shape (n, 3), from the nearest voxel of a tile."""
-        first, last = ([axis.start for axis in tile], [axis.stop - 1 for axis in tile])
-        gaps = places_zyx - np.clip(places_zyx, first, last)
-        distances: NDArray[np.float64] = np.linalg.norm(gaps * np.asarray(self._spacing), axis=1)
-        return distances
-
-    def _input(self, prompts: Prompts, one: _Pass) -> tuple[NetworkInput, torch.Tensor, Prompts]:
-        """Return the preprocessed images, the same with the channels of the prompts, and where these lie in them."""
+    def _input(self, prompts: Prompts, one: _Pass) -> _Seen:
+        """Preprocess the images, and encode the prompts where no tile does."""
         model, grid = self.model, self.case.pet.grid
         if model.content.prompt.stage == "image":
             channels = model.encoding.encode(prompts, grid.shape_zyx, grid.spacing_zyx)
@@ -295,11 +291,17 @@ class PetCtPredictor:
                     dtype=model.images_dtype(one.place.network),
                     exact=model.arithmetic.exact,
                 )
-            return prepared, prepared.images, _on_network(model, prepared, prompts)
+            return _Seen(prepared, prepared.images, self._shown(prepared, prompts))
         prepared = self._images(one)
-        moved = _on_network(model, prepared, prompts)
-        channels = model.encoding.encode(moved, prepared.images.shape[1:], self._spacing, one.place.data)
-        return prepared, torch.cat([prepared.images, channels.to(prepared.images.dtype)]), moved
+        shown = self._shown(prepared, prompts)
+        if self._by_tile:
+            return _Seen(prepared, prepared.images, shown, shown)
+        channels = model.encoding.encode(shown.prompts, prepared.images.shape[1:], self._spacing, one.place.data)
+        return _Seen(prepared, torch.cat([prepared.images, channels.to(prepared.images.dtype)]), shown)
+
+    def _shown(self, case: NetworkInput, prompts: Prompts) -> TilePrompts:
+        moved = prompts.moved(lambda places: index_on_network(self.model.content, case, places))
+        return TilePrompts(self.model.encoding, moved, self._spacing)
 
     def _rounded(self, image: Volume) -> NDArray[np.float32]:
         """Return an image in the precision that the model was trained with, as float32."""
@@ -332,6 +334,15 @@ class PetCtPredictor:
         return self._inputs[kind]
 
 
+class _Seen(NamedTuple):
+    """What the networks see: images, with the channels of the prompts where `painted` does not make them."""
+
+    case: NetworkInput
+    data: torch.Tensor
+    prompts: TilePrompts
+    painted: TilePrompts | None = None
+
+
 @dataclass(frozen=True)
 class _Pass:
     """One pass of the networks over a case."""
@@ -353,7 +364,3 @@ def _window(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[flo
 def _mirrored(network: Callable[[torch.Tensor], torch.Tensor], dims: Sequence[int], tile: torch.Tensor) -> torch.Tensor:
     """Return what a network says of a mirrored tile, mirrored back."""
     return network(tile.flip(*dims)).flip(*dims)
-
-
-def _on_network(model: PetCtModel, case: NetworkInput, prompts: Prompts) -> Prompts:
-    return prompts.moved(lambda places: index_on_network(model.content, case, places))

@@ -12,6 +12,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -106,7 +107,7 @@ def quantify(mask: Volume, pet: Volume) -> Quantification:
         If the two do not lie on one grid.
     """
     require_same_grid(mask, pet, "mask", "PET")
-    components, _ = ndimage.label(mask.array != 0, np.ones((3, 3, 3)))
+    components = cc3d.connected_components(mask.array != 0, connectivity=26)
     offsets = _sphere_offsets(mask.grid.spacing_zyx)
     found = []
     for component, box in enumerate(ndimage.find_objects(components), start=1):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes, group_points
 from lesionclick.prompts.spec import Rules
@@ -110,7 +110,7 @@ def apply_rules(
     if clicked_in_turn:
         removed = _remove_unmarked(mask, tumor, ~are_in_strokes(tumor, spacing_zyx))
     elif rules == "challenge" and not len(tumor) and _has_no_lesion(background, spacing_zyx):
-        removed = ndimage.label(mask, np.ones((3, 3, 3)))[1]
+        removed = cc3d.connected_components(mask, connectivity=26, return_N=True)[1]
         mask[:] = False
     else:
         removed = 0
@@ -129,14 +129,15 @@ def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_c
     if len(places) <= REPEATS:
         return 0
     box = _box(mask)  # the clicks have made sure that there is a voxel
-    numbers, count = ndimage.label(mask[box], np.ones((3, 3, 3)))
+    part = mask[box]
+    numbers, count = cc3d.connected_components(part, connectivity=26, return_N=True)
     low = [axis.start for axis in box]
     if len(places) - len(np.unique(numbers[tuple((places - low).T)])) < REPEATS:
         return 0
     marked = np.unique(numbers[tuple((tumor_zyx - low).T)])
     stays = np.zeros(count + 1, dtype=bool)
     stays[marked] = True
-    mask[box] = stays[numbers]
+    part[part] = stays[numbers[part]]
     return int(count - len(marked))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -130,7 +131,7 @@ def find_suggestions(
     wrong = np.where(inside, 1 - mean, np.where(hot, np.maximum(mean, HOT_PROBABILITY), mean))
     wrong_ml = _expected_ml(findings, voxels, wrong, inside)
     score = wrong * wrong_ml
-    components, _ = ndimage.label(findings.mask, np.ones((3, 3, 3)))
+    components = cc3d.connected_components(findings.mask, connectivity=26)
     numbers = components[tuple(voxels.T)]
     for place in prompts.indices_zyx():
         score[_distances_mm(voxels, place, findings.spacing_zyx) < LENGTH_MM] = 0

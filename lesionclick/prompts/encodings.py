@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -32,6 +32,8 @@ GAUSSIAN_TRUNCATE = 4.0
 NEAR_TRUNCATE = 5.0
 """Standard deviations at which the near fields end: the tail would be denormal numbers, which slow a CPU's convolutions
 tenfold."""
+FIRST, FURTHER = "first", "further"
+"""Marks of `Fields`: the first click on a lesion, or a stroke, and further clicks."""
 
 
 class Mark(NamedTuple):
@@ -247,14 +249,23 @@ class Fields(PointEncoding):
         device: torch.device | None = None,
     ) -> torch.Tensor:
         """Turn prompts into channels; see `PointEncoding.encode`. The order of tumour points matters."""
-        tumor, background = (prompts.indices_zyx(kind) for kind in (TUMOR, BACKGROUND))
-        first = is_first_on_lesion(tumor, spacing_zyx)
+        return self.paint(self.marks(prompts, spacing_zyx), shape_zyx, spacing_zyx, device)
+
+    def paint(
+        self,
+        marks: Iterable[Mark],
+        shape_zyx: Sequence[int],
+        spacing_zyx: Sequence[float],
+        device: torch.device | None = None,
+    ) -> torch.Tensor:
+        """Return the channels of marks, in any order; the other arguments and the result are those of `encode`."""
+        places: dict[str, list[tuple[float, ...]]] = {FIRST: [], FURTHER: [], BACKGROUND: []}
+        for mark in marks:
+            places[mark.how].append(mark.index_zyx)
+        by_kind = [np.array(of_kind, dtype=np.float64).reshape(-1, 3) for of_kind in places.values()]
         reach_mm = self.mark_reach_mm(spacing_zyx)
-        box = box_around(prompts.indices_zyx(), shape_zyx, spacing_zyx, reach_mm=reach_mm)
-        distances = [
-            distance_mm(points, box, spacing_zyx, reach_mm=reach_mm, device=device)
-            for points in (tumor[first], tumor[~first], background)
-        ]
+        box = box_around(np.concatenate(by_kind), shape_zyx, spacing_zyx, reach_mm=reach_mm)
+        distances = [distance_mm(points, box, spacing_zyx, reach_mm=reach_mm, device=device) for points in by_kind]
         sigma = self._sigma_mm(spacing_zyx)
         near = [torch.where(d < NEAR_TRUNCATE * sigma, torch.exp(-((d / sigma) ** 2) / 2), 0.0) for d in distances]
         far = [self._far(d) for d in (torch.minimum(*distances[:2]), distances[2])]
@@ -277,7 +288,7 @@ class Fields(PointEncoding):
         """Return the first clicks on lesions with the strokes, further clicks, and background points."""
         tumor, background = (prompts.indices_zyx(kind) for kind in (TUMOR, BACKGROUND))
         first = is_first_on_lesion(tumor, spacing_zyx)
-        kinds = (("first", tumor[first]), ("further", tumor[~first]), (BACKGROUND, background))
+        kinds = ((FIRST, tumor[first]), (FURTHER, tumor[~first]), (BACKGROUND, background))
         return [Mark(how, tuple(place)) for how, places in kinds for place in places.tolist()]
 
     def mark_reach_mm(self, spacing_zyx: Sequence[float]) -> float:

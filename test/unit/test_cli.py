@@ -180,7 +180,7 @@ def test_wrong_usage_is_told_in_one_line(arguments, message, capsys):
     [
         (ModelError("plans.json: broken"), 2, "error: plans.json: broken"),
         (PermissionError(13, "Permission denied", "/x"), 3, "error: [Errno 13] Permission denied: '/x'"),
-        (ModuleNotFoundError("", name="cc3d"), 3, "error: expected the package cc3d, found none; "),
+        (ModuleNotFoundError("", name="tqdm"), 3, "error: expected the package tqdm, found none; "),
         (KeyError("x"), 3, "error: unexpected KeyError: 'x'"),
     ],
 )

@@ -61,11 +61,15 @@ def make_session(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PetC
     ct = Volume(rng.integers(1, 100, grid.shape_zyx).astype(np.float32), grid)
     pet = Volume(rng.uniform(0.9, 9.0, grid.shape_zyx).astype(np.float32), grid)
 
-    def make(encoding: Any = Fields(radius=4.0, far_mm=10.0, cutoff_mm=24.0), **options: Any) -> PetCtSession:  # noqa: B008
+    def make(
+        encoding: Any = Fields(radius=4.0, far_mm=10.0, cutoff_mm=24.0),  # noqa: B008
+        exact: bool = True,
+        **options: Any,
+    ) -> PetCtSession:
         folder = tmp_path_factory.mktemp("model")
         spec = PromptSpec(encoding, **options)
         write_model_folder(folder, prompt=spec, patch_size=(16, 16, 16), spacing_zyx=SPACING)
-        model = PetCtModel.load(folder, device=torch.device("cpu"), exact=True)
+        model = PetCtModel.load(folder, device=torch.device("cpu"), exact=exact)
         network, passes = model.networks[0], []
         model.networks = (lambda tile: passes.append(1) or network(tile),)  # type: ignore[assignment]
         session = PetCtSession(model, PetCtCase(ct, pet))
@@ -88,12 +92,17 @@ ACTIONS = st.lists(
 )
 
 
+BY_TILE = Fields(radius=2.0, far_mm=10.0, cutoff_mm=12.0)
+"""Ends at a quarter of the tiles, so that these show the marks that lie in them, and no others."""
+
+
+@pytest.mark.parametrize("options", [{}, {"encoding": BY_TILE, "exact": False}], ids=["in reach", "by tile"])
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS)
 def test_any_sequence_of_clicks_gives_what_a_fresh_session_gives(
-    make_session: Callable[..., PetCtSession], actions: list[Any]
+    make_session: Callable[..., PetCtSession], options: dict[str, Any], actions: list[Any]
 ) -> None:
-    session, fresh = make_session(), make_session()
+    session, fresh = make_session(**options), make_session(**options)
     for action in actions:
         if action == "undo":
             session.undo()
@@ -131,6 +140,20 @@ def test_a_click_costs_the_tiles_that_it_reaches_and_undo_costs_none(make_sessio
     assert passes_of(session) == 4 * int((starts - 3 <= 8).sum()) < everything
     session.undo()
     assert passes_of(session) == 0
+
+
+def test_where_fields_end_early_a_click_costs_the_tiles_over_it(make_session: Callable[..., PetCtSession]) -> None:
+    session = make_session(BY_TILE, exact=False)
+    everything = passes_of(session)
+    starts = np.round(np.linspace(0, 54, everything // 4)).astype(int)
+    session.add(TUMOR, (10, 9, 40))
+    over = int(((starts <= 40) & (starts + 16 > 40)).sum())
+    assert passes_of(session) == 4 * over == 8  # along z two tiles lie over it; along x and y both of two
+    session.add(BACKGROUND, (10, 9, 20))
+    near, final = session.updates()
+    fresh = PetCtSession(session.model, session.case).segment(session.prompts)
+    np.testing.assert_array_equal(final.mask.array, fresh.mask.array)
+    assert near.mask.array[20, 9, 10] == final.mask.array[20, 9, 10] == 0
 
 
 def test_a_click_that_makes_another_a_further_one_changes_the_tiles_of_both(

@@ -59,6 +59,27 @@ def test_an_image_smaller_than_the_patch_is_padded_with_zeros_around_it() -> Non
     assert logits.shape == (2, 4, 6, 5)
 
 
+class Cut:
+    """Channels of the whole volume, given part by part."""
+
+    def __init__(self, channels: Tensor) -> None:
+        self.channels = channels
+        self.n_channels = len(channels)
+
+    def paint(self, part: tuple[slice, slice, slice]) -> Tensor:
+        return self.channels[:, *part]
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 8), (3, 5, 7), (9, 6, 5), (2, 13, 20)])
+def test_channels_that_are_made_tile_by_tile_follow_those_of_the_images(shape: tuple[int, int, int]) -> None:
+    images, channels = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0)).split((2, 3))
+    whole, by_tile = Counted(two_channels), Counted(two_channels)
+    expected = predict(whole, torch.cat([images, channels]), PATCH, at_once=2)
+    found = predict(by_tile, images, PATCH, at_once=2, painted=Cut(channels))
+    torch.testing.assert_close(torch.stack(by_tile.tiles), torch.stack(whole.tiles), rtol=0, atol=0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_the_middle_of_a_tile_counts_more_than_its_rim() -> None:
     class Numbered:
         calls = 0
