@@ -12,8 +12,8 @@
 - `memory`: 512 x 512 x 900 voxels with the four channels of the official recipe.
 
 The case is a drawn patient, padded with air to the challenge's grids. The official recipe has four channels (CT, PET
-and two heatmaps), voxels of 3 x 2.04 x 2.04 mm and no mirroring. The small network is trained for a minute on the case
-itself, so that its masks look like masks and not like noise; the organisers' has random weights. nnU-Net reads NIfTI
+and two heatmaps), voxels of 3 x 2.04 x 2.04 mm and no mirroring. The networks are trained for some minutes on the case
+itself, so that their masks look like masks and not like noise. nnU-Net reads NIfTI
 files and predicts as `nnUNetv2_predict` does, with its worker processes; ours takes the case from the platform's
 layout. Each is a process of its own, timed from its start to its end, with the memory of all its processes together.
 All use the GPU where there is one. The limit of arithmetic is what the machine reaches in products of large matrices.
@@ -64,6 +64,8 @@ from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 
 STAGES = ("open case", "load model", "read case", "preprocess", "predict", "resample prediction", "rules", "write")
 AT_ONCE = (1, 2, 4, 8)
+STEPS = {True: 600, False: 120}
+"""Training steps of the small network and of the organisers', of which each takes many times longer."""
 
 UPSTREAM = """
 import sys, torch
@@ -109,16 +111,15 @@ def measure_machine() -> None:
     print_table(["tiles at once", *map(str, AT_ONCE)], time_at_once(device, AT_ONCE))
 
 
-def compare_with_upstream(grid: Grid, steps: int, *, small: bool) -> None:
-    """Print a table of nnU-Net and ours on one case."""
+def compare_with_upstream(grid: Grid, steps: int | None, *, small: bool) -> None:
+    """Print a table of nnU-Net and ours on one case, by a network that is trained on it for some steps."""
     device = default_device()
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         case, label = draw_case(grid)
         write_case(case, work / "case")
         write_official_folder(work / "model", small=small)
-        if small:
-            train_on_case(work / "model", case, label, steps)
+        train_on_case(work / "model", case, label, STEPS[small] if steps is None else steps)
         (work / "channels").mkdir()
         for number, array in enumerate(stack_channels(case)):
             Volume(array, grid).write(work / "channels" / f"case_{number:04d}.nii.gz")
@@ -257,7 +258,7 @@ def main() -> None:
     parser.add_argument("what", choices=parts, nargs="?", default="all")
     parser.add_argument("--grid", choices=GRIDS, help="default: those of the challenge")
     parser.add_argument("--network", choices=("small", "official"), help="upstream: default both")
-    parser.add_argument("--steps", type=int, default=120, help="upstream: training steps of the small network")
+    parser.add_argument("--steps", type=int, help="upstream: training steps of the networks")
     parser.add_argument("--pairs", type=int, default=3, help="session: click pairs")
     parser.add_argument("--slices", type=int, default=900, help="memory: slices of 512 x 512 voxels")
     args = parser.parse_args()
