@@ -3,9 +3,9 @@
     python benchmarks/adaptive.py --count 8      # chooses on seeds from 3,000,000, reports on seeds from 1,000,000
 
 All folds, mirrored, look everywhere at drawn patients. What the adaptive way would have said with a threshold follows
-from that: in voxels where the first fold's lesion logit is above it, and at the clicks, what all say together in the
-tiles nearest to them, elsewhere what the first says alone. Its masks, before the rules, are compared with those of all
-folds everywhere.
+from that: in voxels where the first fold's lesion logit is above it, and at the clicks, what all add to the first in
+the tiles nearest to them, elsewhere what the first says alone. Its masks, before the rules, are compared with those of
+all folds everywhere.
 
 The folds are copies of one model's weights, each with noise of its own: training five would take hours here. How far
 they differ is printed, as the mean DSC between the masks of two folds.
@@ -30,6 +30,7 @@ from lesionclick.network.preprocessing import index_on_network, preprocess
 from lesionclick.network.tiles import Tile
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.prediction import BODY_HU, BODY_SUV
+from lesionclick.petct.tile_prompts import TilePrompts, are_shown_by_tile
 from lesionclick.prompts.points import Prompts
 from lesionclick.simulation.patients import make_patient
 from lesionclick.simulation.phantoms import Phantom, Tracer
@@ -107,17 +108,19 @@ def measure(model: PetCtModel, folds: Sequence[nn.Module], patient: Phantom, ste
     assert case.needed is not None
     moved = clicks.moved(lambda places: index_on_network(content, case, places))
     spacing = tuple(float(mm) for mm in content.configuration.spacing)
-    data = torch.cat([case.images, model.encoding.encode(moved, case.images.shape[1:], spacing)])
     patch = content.configuration.patch_size
+    assert are_shown_by_tile(model.encoding, patch, spacing)
+    shown = TilePrompts(model.encoding, moved, spacing)
 
     def lesion_logit(networks: Sequence[nn.Module], **options: Any) -> torch.Tensor:
         with model.arithmetic.autocast(model.device):
             logits = ensemble.predict(
                 networks,
-                data,
+                case.images,
                 patch,
                 device=model.device,
                 budget=Budget(),
+                painted=shown,
                 **{"needed": case.needed, **options},
             ).logits
         assert logits is not None
@@ -125,13 +128,13 @@ def measure(model: PetCtModel, folds: Sequence[nn.Module], patient: Phantom, ste
 
     alone = [lesion_logit([fold]) for fold in folds]
     between = np.mean([dsc((a > 0).numpy(), (b > 0).numpy()) for a, b in combinations(alone, 2)])
-    remembered = [Remembered() for _ in folds]
+    remembered, plain = [Remembered() for _ in folds], Remembered()
     mirrored: dict[str, Any] = {  # along one axis: what is asked is the same, and a quarter of the time
         "mirror_axes": (2,),
         "kept": lambda _, fold: remembered[fold],
     }
     together = lesion_logit(folds, **mirrored)
-    everywhere = len(tiles.list_tiles(data.shape[1:], patch, 0.5, case.needed))
+    everywhere = len(tiles.list_tiles(case.images.shape[1:], patch, 0.5, case.needed))
     outcomes = []
     for threshold in THRESHOLDS:
         unsure = alone[0] > -threshold
@@ -140,10 +143,12 @@ def measure(model: PetCtModel, folds: Sequence[nn.Module], patient: Phantom, ste
         unsure &= case.needed
         adaptive, again = alone[0], 0
         if unsure.any():
-            adaptive = torch.where(unsure, lesion_logit(folds, needed=unsure, nearest=True, **mirrored), adaptive)
-            again = len(tiles.list_tiles(data.shape[1:], patch, 0.5, unsure, nearest=True))
+            there = lesion_logit(folds[:1], needed=unsure, nearest=True, kept=lambda *_: plain)
+            added = lesion_logit(folds, needed=unsure, nearest=True, **mirrored) - there
+            adaptive = torch.where(unsure, adaptive + added, adaptive)
+            again = len(tiles.list_tiles(case.images.shape[1:], patch, 0.5, unsure, nearest=True))
         passes = len(folds) * 2**MIRRORED_ALONG
-        ratio = passes * everywhere / (everywhere + passes * again)
+        ratio = passes * everywhere / (everywhere + (passes + 1) * again)
         outcomes.append(Outcome(dsc((adaptive > 0).numpy(), (together > 0).numpy()), ratio))
     return outcomes, float(between)
 

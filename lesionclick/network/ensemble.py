@@ -180,9 +180,10 @@ def predict_adaptively(
 ) -> Prediction:
     """Let the first fold look everywhere, and all folds, mirrored, only where it is not sure of background.
 
-    Those places are the voxels whose lesion logit is above -`SURE_BACKGROUND`, and those of `first_zyx`; there the
-    result is that of `predict`, but for tiles that have none of these near their middle, which are left out; elsewhere
-    it is that of the first fold. The parameters are those of `predict`.
+    Those places are the voxels whose lesion logit is above -`SURE_BACKGROUND`, and those of `first_zyx`. All folds look
+    at the tiles alone that have one of these near their middle. What they add there to what the first fold says in the
+    same tiles, is added to what it says everywhere: it is a control variate, and takes with it what the tiles that are
+    left out would have changed. Elsewhere the result is that of the first fold. The parameters are those of `predict`.
     """
     options: dict[str, Any] = {
         "device": device,
@@ -202,12 +203,15 @@ def predict_adaptively(
         unsure &= needed.cpu()
     if not unsure.any():
         return first
-    needed = unsure.to(data.device)
-    all_folds = predict(networks, data, patch_size, mirror_axes=mirror_axes, needed=needed, nearest=True, **options)
-    if all_folds.logits is None or all_folds.plan.passes == 1:  # there was no time for more than the first has done
+    options |= {"needed": unsure.to(data.device), "nearest": True}
+    there = predict(networks[:1], data, patch_size, **options)
+    all_folds = predict(networks, data, patch_size, mirror_axes=mirror_axes, **options)
+    # where there was no time for more than the first has done, it counts
+    if there.logits is None or all_folds.logits is None or all_folds.plan.passes == 1:
         return first
-    better = unsure & ~all_folds.logits[0].isnan()
-    return Prediction(torch.where(better, all_folds.logits, first.logits), all_folds.plan)
+    better = unsure & ~all_folds.logits[0].isnan() & ~there.logits[0].isnan()
+    corrected = first.logits + (all_folds.logits - there.logits)
+    return Prediction(torch.where(better, corrected, first.logits), all_folds.plan)
 
 
 def _plan(

@@ -22,7 +22,7 @@ from lesionclick.errors import ModelError
 Tile = tuple[slice, slice, slice]
 """Part of a padded volume along z, y, x."""
 
-SEAM = 0.05
+SEAM = 0.02
 """How far beyond the voxels nearest to its middle a tile counts as near, in units of its size: there two tiles weigh
 about the same. Chosen on drawn patients (docs/performance.md)."""
 

@@ -141,7 +141,7 @@ class TestAdaptively:
         folds = [self.fold(clock, 1.0), self.fold(clock, 4.0)]
         found = self.run(folds)
         # tiles of four voxels begin at 0, 2 and so on to 12; the last two hold an unsure voxel
-        assert [fold.tiles for fold in folds] == [7 + 2 * 2, 2 * 2]
+        assert [fold.tiles for fold in folds] == [7 + 2 + 2 * 2, 2 * 2]
         assert found.logits[1, 0, 0, 12:].tolist() == [2.5] * 4
         assert found.logits[1, 0, 0, :12].tolist() == [-8.0] * 12
         assert found.plan.folds == 2
@@ -149,7 +149,29 @@ class TestAdaptively:
     def test_a_click_asks_them_too(self, clock: Clock) -> None:
         folds = [self.fold(clock, 1.0), self.fold(clock, 4.0)]
         self.run(folds, first_zyx=[(1, 1, 1.0)])
-        assert [fold.tiles for fold in folds] == [7 + 2 * 3, 2 * 3]
+        assert [fold.tiles for fold in folds] == [7 + 3 + 2 * 3, 2 * 3]
+
+    def test_what_others_add_alike_counts_as_if_all_tiles_were_asked(self) -> None:
+        # tiles of sixteen voxels begin at 0, 8, 16 and 24; three hold an unsure voxel, one of them near its middle
+        patch, data = (4, 4, 16), torch.full((1, 4, 4, 40), -9.0)
+        data[..., 15:18] = 20.0
+
+        def fold(tile: Tensor) -> Tensor:  # what it says depends on where the tile lies
+            return torch.cat([tile * 0, tile + 2 * tile.mean()], dim=1)
+
+        def further(tile: Tensor) -> Tensor:
+            return fold(tile) + torch.tensor([0.0, 3.0])[None, :, None, None, None]
+
+        options = {"device": CPU, "budget": Budget()}
+        everywhere = ensemble.predict([fold, further], data, patch, **options).logits
+        first = ensemble.predict([fold], data, patch, **options).logits
+        found = ensemble.predict_adaptively([fold, further], data, patch, **options).logits
+        unsure = first[1] - first[0] > -ensemble.SURE_BACKGROUND
+        near = ensemble.predict([fold, further], data, patch, needed=unsure, nearest=True, **options).logits
+        assert unsure.sum() == 4 * 4 * 3
+        assert (near[1][unsure] - everywhere[1][unsure]).abs().max() > 0.05
+        torch.testing.assert_close(found[1][unsure], everywhere[1][unsure], rtol=0, atol=0.02)
+        torch.testing.assert_close(found[:, ~unsure], first[:, ~unsure], rtol=0, atol=0)
 
     def test_one_fold_without_mirroring_is_asked_once(self, clock: Clock) -> None:
         fold = self.fold(clock, 1.0)
