@@ -38,8 +38,8 @@ class PaintedChannels(Protocol):
 
     n_channels: int
 
-    def paint(self, part: Tile) -> Tensor:
-        """Return the channels of a part of the volume, of its shape."""
+    def paint(self, part: Tile) -> Tensor | None:
+        """Return the channels of a part of the volume, of its shape, or None where all are zero."""
 
 
 class KeptTiles(Protocol):
@@ -191,7 +191,7 @@ def _cut(padded: Tensor, padding: Sequence[int], painted: PaintedChannels | None
     """Return all channels of a tile, shape (C, z, y, x), of the images' type."""
     images = padded[:, *tile]
     if painted is None:
-        return images
+        return images.contiguous()
     whole = images.new_zeros((len(images) + painted.n_channels, *images.shape[1:]))
     whole[: len(images)] = images
     part, inside = [], []
@@ -199,7 +199,9 @@ def _cut(padded: Tensor, padding: Sequence[int], painted: PaintedChannels | None
         start, stop = max(axis.start, low), min(axis.stop, n - high)
         part.append(slice(start - low, stop - low))
         inside.append(slice(start - axis.start, stop - axis.start))
-    whole[len(images) :, *inside] = painted.paint((part[0], part[1], part[2]))
+    channels = painted.paint((part[0], part[1], part[2]))
+    if channels is not None:
+        whole[len(images) :, *inside] = channels
     return whole
 
 
@@ -210,7 +212,8 @@ def _take(cut: Callable[[Tile], Tensor], device: torch.device, at_once: int, til
     GPU computes.
     """
     filled = [*tiles, *[tiles[-1]] * (at_once - len(tiles))]
-    taken = torch.stack([cut(tile) for tile in filled])
+    cuts = [cut(tile) for tile in filled]
+    taken = cuts[0][None] if len(cuts) == 1 else torch.stack(cuts)
     if device.type != "cuda" or taken.device == device:
         return taken.to(device)
     beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

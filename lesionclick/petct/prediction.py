@@ -291,17 +291,17 @@ class PetCtPredictor:
                     dtype=model.images_dtype(one.place.network),
                     exact=model.arithmetic.exact,
                 )
-            return _Seen(prepared, prepared.images, self._shown(prepared, prompts))
+            return _Seen(prepared, prepared.images, self._shown(prepared, prompts, one))
         prepared = self._images(one)
-        shown = self._shown(prepared, prompts)
+        shown = self._shown(prepared, prompts, one)
         if self._by_tile:
             return _Seen(prepared, prepared.images, shown, shown)
         channels = model.encoding.encode(shown.prompts, prepared.images.shape[1:], self._spacing, one.place.data)
         return _Seen(prepared, torch.cat([prepared.images, channels.to(prepared.images.dtype)]), shown)
 
-    def _shown(self, case: NetworkInput, prompts: Prompts) -> TilePrompts:
+    def _shown(self, case: NetworkInput, prompts: Prompts, one: _Pass) -> TilePrompts:
         moved = prompts.moved(lambda places: index_on_network(self.model.content, case, places))
-        return TilePrompts(self.model.encoding, moved, self._spacing)
+        return TilePrompts(self.model.encoding, moved, self._spacing, one.place.data)
 
     def _rounded(self, image: Volume) -> NDArray[np.float32]:
         """Return an image in the precision that the model was trained with, as float32."""

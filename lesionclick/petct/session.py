@@ -137,7 +137,7 @@ class PetCtSession:
             mask, acted = apply_rules(predicted.lesion_logit, given, grid.spacing_zyx, rules)
         logger.info("rules: %s", acted)
         found = Segmentation(
-            Volume(mask.astype(np.uint8), grid),
+            Volume(mask.view(np.uint8), grid),
             Volume(predicted.lesion_logit, grid),
             acted,
             predicted.plan,

@@ -28,13 +28,22 @@ class TilePrompts:
         Points on the network's grid.
     spacing_zyx
         Its voxel size in mm.
+    device
+        Where tiles are painted; by default the CPU.
     """
 
-    def __init__(self, encoding: PointEncoding, prompts: Prompts, spacing_zyx: Sequence[float]) -> None:
+    def __init__(
+        self,
+        encoding: PointEncoding,
+        prompts: Prompts,
+        spacing_zyx: Sequence[float],
+        device: torch.device | None = None,
+    ) -> None:
         self.n_channels = encoding.n_channels
         self.prompts = prompts
         self._encoding = encoding
         self._spacing = spacing_zyx
+        self._device = device
         self._marks = encoding.marks(prompts, spacing_zyx)
         self._places = np.array([mark.index_zyx for mark in self._marks]).reshape(-1, 3)
 
@@ -42,17 +51,23 @@ class TilePrompts:
         """Return the marks that are at most `reach_mm` from a tile, all that its channels depend on."""
         return frozenset(self._marks[n] for n in np.flatnonzero(self._distances_mm(tile) <= reach_mm))
 
-    def paint(self, part: Tile) -> torch.Tensor:
-        """Return the channels of a part of the grid with the marks that lie in it; see `are_shown_by_tile`."""
+    def paint(self, part: Tile) -> torch.Tensor | None:
+        """Return the channels of a part of the grid with the marks that lie in it, or None where none does.
+
+        See `are_shown_by_tile`.
+        """
         assert isinstance(self._encoding, Fields)
         corner = [axis.start for axis in part]
         shown = [
             Mark(mark.how, tuple(np.subtract(mark.index_zyx, corner).tolist())) for mark in self.reaching(part, 0.0)
         ]
-        return self._encoding.paint(shown, [axis.stop - axis.start for axis in part], self._spacing)
+        if not shown:
+            return None
+        shape = [axis.stop - axis.start for axis in part]
+        return self._encoding.paint(shown, shape, self._spacing, self._device)
 
     def _distances_mm(self, tile: Tile) -> NDArray[np.float64]:
-        """Return the distance of each mark from the nearest voxel of a tile, whose half it may lie off for nothing."""
+        """Return the distance of each mark from the nearest voxel of a tile, zero within half of a voxel."""
         first, last = ([axis.start - 0.5 for axis in tile], [axis.stop - 0.5 for axis in tile])
         gaps = self._places - np.clip(self._places, first, last)
         distances: NDArray[np.float64] = np.linalg.norm(gaps * np.asarray(self._spacing), axis=1)

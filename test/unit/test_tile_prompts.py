@@ -54,6 +54,7 @@ def test_a_mark_beyond_the_part_is_not_painted_but_still_makes_another_a_further
     assert not painted[0].any()  # the first click on the lesion, 12 mm beyond
     assert not painted[2].any()  # background, one voxel beyond
     assert painted[1, 12, 10, 10 - 6] == 1
+    assert TilePrompts(FIELDS, prompts_at([first], [background]), SPACING).paint(part) is None
     alone = FIELDS.encode(prompts_at([further], []), SHAPE, SPACING)[:, *part]
     torch.testing.assert_close(painted[1], alone[0], rtol=0, atol=1e-6)
     torch.testing.assert_close(painted[3], alone[3], rtol=0, atol=1e-6)
