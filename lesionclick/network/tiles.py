@@ -39,7 +39,7 @@ class PaintedChannels(Protocol):
     n_channels: int
 
     def paint(self, part: Tile) -> Tensor | None:
-        """Return the channels of a part of the volume, of its shape, or None where all are zero."""
+        """Return the channels of a part of the volume, shape (`n_channels`, z, y, x), or None where all are zero."""
 
 
 class KeptTiles(Protocol):

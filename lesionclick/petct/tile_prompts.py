@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lesionclick.budget import STEPS
 from lesionclick.network.tiles import Tile
 from lesionclick.prompts.encodings import Fields, Mark, PointEncoding
 from lesionclick.prompts.points import Prompts
-
-STEP = 0.5
-"""Largest distance between neighbouring tiles, in units of their size, as nnU-Net lays them."""
 
 
 class TilePrompts:
@@ -30,6 +28,13 @@ class TilePrompts:
         Its voxel size in mm.
     device
         Where tiles are painted; by default the CPU.
+
+    Attributes
+    ----------
+    n_channels
+        Number of channels of the encoding.
+    prompts
+        As given.
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class TilePrompts:
     def paint(self, part: Tile) -> torch.Tensor | None:
         """Return the channels of a part of the grid with the marks that lie in it, or None where none does.
 
-        See `are_shown_by_tile`.
+        The part is along z, y, x, and the result of shape (`n_channels`, z, y, x), float32; see `are_shown_by_tile`.
         """
         assert isinstance(self._encoding, Fields)
         corner = [axis.start for axis in part]
@@ -75,13 +80,13 @@ class TilePrompts:
 
 
 def are_shown_by_tile(encoding: PointEncoding, patch_size: Sequence[int], spacing_zyx: Sequence[float]) -> bool:
-    """Tell whether a tile need not show marks beyond itself.
+    """Tell whether a tile of `patch_size` voxels (z, y, x) of `spacing_zyx` mm need not show marks beyond itself.
 
     A tile weighs most in the voxels that are nearer to its middle than to that of another tile. Where no mark reaches
     from beyond the tile to these, none is shown, and a click changes the tiles over it alone.
     """
     if not isinstance(encoding, Fields):
         return False
-    beyond_mm = [STEP / 2 * n * mm for n, mm in zip(patch_size, spacing_zyx, strict=True)]
+    beyond_mm = [STEPS[0] / 2 * n * mm for n, mm in zip(patch_size, spacing_zyx, strict=True)]
     reach_mm = encoding.mark_reach_mm(spacing_zyx)
     return math.isfinite(reach_mm) and reach_mm <= min(beyond_mm)
