@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Saves what Grand Challenge takes as uploads: the image, and the model for those who upload it apart.
+# Saves what Grand Challenge takes as uploads: the image, and the models for those who upload them apart.
 #   out/lesionclick.tar.gz   the image IMAGE (default: lesionclick:latest, with --invoke lesionclick:invoke) of
 #                            CONTAINER_ENGINE (default: docker)
-#   out/model.tar.gz         the folder MODEL (default: resources/task1), to be unpacked at /opt/ml/model
+#   out/model.tar.gz         the folder MODEL (default: resources), a model folder or one with task1 and task2 in it,
+#                            to be unpacked at /opt/ml/model
 set -euo pipefail
 cd "$(dirname "$0")"
 . test/environment.sh
 choose_api_method "$@"
-model=${MODEL:-resources/task1}
+model=${MODEL:-resources}
 
 require_engine
-if [ ! -f "$model/plans.json" ]; then
-  echo "error: MODEL: expected a model folder with plans.json, found none in '$model'" >&2
+if [ ! -f "$model/plans.json" ] && [ ! -f "$model/task1/plans.json" ] && [ ! -f "$model/task2/plans.json" ]; then
+  echo "error: MODEL: expected a folder with plans.json, in it or in its task1 or task2, found none in '$model'" >&2
   exit 1
 fi
 mkdir -p out

@@ -117,8 +117,9 @@ def _explain(error: Exception) -> tuple[int, str, int]:
         case OSError():
             return 3, str(error), logging.DEBUG
         case ModuleNotFoundError(name=str(name)) if not name.startswith("lesionclick"):
-            extras = "train,eval,cohort,dicom"
-            return 3, f"expected the package {name}, found none; try lesionclick[{extras}]", logging.DEBUG
+            extras = "eval,cohort,dicom"
+            message = f"expected the package {name}, found none; in the checkout: pip install '.[{extras}]'"
+            return 3, message, logging.DEBUG
         case _:
             return 3, f"unexpected {type(error).__name__}: {error}", logging.ERROR
 

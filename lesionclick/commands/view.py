@@ -31,8 +31,10 @@ def view(
         Folder for clicks and masks; by default `<case>-lesionclick` beside the case.
     model
         Model folder; by default `/opt/ml/model`, else the embedded one of the task.
-    pet, ct
-        Which series of a DICOM study, where it has several.
+    pet
+        Number or UID of the PET series of a DICOM study, where there are several.
+    ct
+        Number or UID of the CT series of a DICOM study, where there are several.
     host
         Address to serve at; another than this machine's own lets others of the network in who have the token.
     port

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,7 @@ from lesionclick.dicom.attributes import attribute, source, text
 from lesionclick.dicom.series import IMAGES, Series, describe, find_series
 from lesionclick.dicom.suv import suv_factor
 from lesionclick.errors import InputError
-from lesionclick.grand_challenge.click_files import write_clicks
-from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
-from lesionclick.images import Volume, unwritable
+from lesionclick.images import Volume
 from lesionclick.petct.case import PetCtCase
 
 LEAST_HU = -1024.0
@@ -81,37 +78,6 @@ def read_suv(pet: Series) -> Volume:
     """Return a PET in SUVbw, float32; errors as `read_study`."""
     factor = suv_factor(pet.slices)
     return Volume((pet.read() * factor).astype(np.float32), pet.grid)
-
-
-def write_case(case: PetCtCase, folder: Path) -> None:
-    """Write a case as the platform lays it out; it appears whole or not at all.
-
-    Parameters
-    ----------
-    case
-        One that `read_study` made has no clicks.
-    folder
-        New case folder.
-
-    Raises
-    ------
-    InputError
-        If the folder exists, or cannot be written.
-    """
-    if folder.exists():
-        raise InputError(f"{folder}: expected a new folder to write, found one that exists")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            made = Path(temporary) / folder.name
-            for socket, volume in ((CT, case.ct), (PET, case.pet)):
-                place = made / socket.relative_path
-                place.mkdir(parents=True)
-                volume.write(place / f"{socket.slug}.mha")
-            write_clicks(made / LESION_CLICKS.relative_path, case.prompts)
-            made.rename(folder)
-    except OSError as error:
-        raise unwritable(folder.parent, error) from error
 
 
 def _of_kind(found: Mapping[str, Sequence[Dataset]], kind: str) -> dict[str, Sequence[Dataset]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lesionclick.budget import Plan
 from lesionclick.images import Volume, indices_from_points, points_from_indices
 from lesionclick.longitudinal.lesions import REACH_MM, Lesion, index_zyx
 from lesionclick.longitudinal.model import LongitudinalModel
@@ -42,11 +43,18 @@ class Look:
         In that part, float32; `OUTSIDE_LOGIT` in voxels that are not the lesion's.
     zoom
         Size of the patch, see `lesionclick.longitudinal.patches.ZOOMS`.
+    found
+        Whether the network sees a lesion there.
     """
 
     window: tuple[slice, ...]
     lesion_logit: NDArray[np.float32]
     zoom: float
+    found: bool
+
+
+NOTHING = Look((slice(0, 0),) * 3, np.zeros((0, 0, 0), dtype=np.float32), 1.0, found=False)
+"""A look at a lesion that has vanished."""
 
 
 def find_boxes(lesions: Sequence[Lesion]) -> Iterator[tuple[int, tuple[slice, ...]]]:
@@ -77,10 +85,41 @@ def look(
     """
     searches = [_Search(ct, lesion, _first_zooms(lesion, boxes.get(lesion.number), model), model) for lesion in lesions]
     while left := [search for search in searches if search.zooms]:
-        lesion_logits = model.predict_lesion_logits([search.cut() for search in left])
+        lesion_logits = model.predict_lesion_logits([search.cut() for search in left], model.first_plan)
         for search, lesion_logit in zip(left, lesion_logits, strict=True):
             search.see(lesion_logit)
     return [search.seen for search in searches]
+
+
+def look_closely(
+    ct: Volume, lesions: Sequence[Lesion], looks: Sequence[Look], model: LongitudinalModel, *, plan: Plan
+) -> list[Look]:
+    """Take the looks that count once more, by more folds and mirrored versions.
+
+    Parameters
+    ----------
+    ct
+        The follow-up.
+    lesions
+        Those that were found.
+    looks
+        What was seen of them.
+    model, plan
+        What predicts, and how often.
+
+    Returns
+    -------
+    list of Look
+        In patches of the same size. Where a lesion is not seen any more, the look before counts.
+    """
+    cuts = [_channels(ct, lesion, seen.zoom, model) for lesion, seen in zip(lesions, looks, strict=True)]
+    lesion_logits = model.predict_lesion_logits([channels for _, channels in cuts], plan)
+    closer = []
+    for lesion, seen, (patch, _), lesion_logit in zip(lesions, looks, cuts, lesion_logits, strict=True):
+        distance_mm = _distances_mm(ct, lesion, patch, seen.zoom * np.asarray(model.spacing_zyx))
+        kept = _component(lesion_logit, distance_mm, lesion.clicked)
+        closer.append(seen if kept is None else _take(patch, lesion_logit, kept, ct=ct, zoom=seen.zoom, found=True))
+    return closer
 
 
 def _first_zooms(lesion: Lesion, box: tuple[slice, ...] | None, model: LongitudinalModel) -> Sequence[float]:
@@ -103,7 +142,7 @@ class _Search:
     def __init__(self, ct: Volume, lesion: Lesion, zooms: Sequence[float], model: LongitudinalModel) -> None:
         self.ct, self.lesion, self.model = ct, lesion, model
         self.zooms = list(zooms)
-        self.seen = Look(tuple(slice(0, 0) for _ in range(3)), np.zeros((0, 0, 0), dtype=np.float32), zooms[0])
+        self.seen = NOTHING
         self._unsized = len(zooms) > 1  # only where nobody knows the size is there more to try from the start
         self._tried: list[float] = []
         self._patch: Patch
@@ -122,9 +161,7 @@ class _Search:
         """Take the lesion logit that the network gives that patch, shape (z, y, x)."""
         zoom = self._tried[-1]
         spacing = zoom * np.asarray(self.model.spacing_zyx)
-        centre = self._patch.to_patch(index_zyx(self.ct.grid, self.lesion.place_mm))
-        offsets = np.indices(lesion_logit.shape).reshape(3, -1).T - centre
-        distance_mm = np.linalg.norm(offsets * spacing, axis=1).reshape(lesion_logit.shape)
+        distance_mm = _distances_mm(self.ct, self.lesion, self._patch, spacing)
         kept = _component(lesion_logit, distance_mm, self.lesion.clicked)
         wanted: Sequence[float] = ()
         if kept is not None:
@@ -134,14 +171,15 @@ class _Search:
             sureness = whole, self._borne_out(zoom, mean), mean, -zoom
             if sureness > self._surest:
                 self._surest = sureness
-                self._take(lesion_logit, kept)
+                self.seen = _take(self._patch, lesion_logit, kept, ct=self.ct, zoom=zoom, found=True)
             extent_mm = (np.ptp(np.argwhere(kept), axis=0) + 1) * spacing
             needed = choose_zoom(extent_mm, np.multiply(self.model.patch_size, self.model.spacing_zyx))
             wanted = [min(needed, zoom)] if whole else [other for other in ZOOMS if other > zoom][:1]
         elif self.lesion.clicked and not self._volumes:
             wanted = ZOOMS
             if len(self._tried) == 1:
-                self._take(lesion_logit, _likeliest(lesion_logit, distance_mm))
+                likeliest = _likeliest(lesion_logit, distance_mm)
+                self.seen = _take(self._patch, lesion_logit, likeliest, ct=self.ct, zoom=zoom, found=False)
         self.zooms += [other for other in wanted if other not in (*self._tried, *self.zooms)]
 
     def _borne_out(self, zoom: float, mean: float) -> bool:
@@ -151,13 +189,30 @@ class _Search:
         here, smaller = self._volumes[zoom], self._volumes.get(max(other for other in ZOOMS if other < zoom), 0.0)
         return mean >= SEEN_CLEARLY and max(smaller, here) <= SEEN_ALIKE * min(smaller, here)
 
-    def _take(self, lesion_logit: NDArray[np.float32], kept: NDArray[np.bool_]) -> None:
-        level = float(lesion_logit[kept].min())
-        near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
-        only = np.where(near, lesion_logit, np.minimum(lesion_logit, level - 1))
-        window, values = self._patch.paste(only, self.ct.array.shape, OUTSIDE_LOGIT)
-        values[values < min(level, 0.0)] = OUTSIDE_LOGIT
-        self.seen = Look(window, values, self._tried[-1])
+
+def _take(
+    patch: Patch, lesion_logit: NDArray[np.float32], kept: NDArray[np.bool_], *, ct: Volume, zoom: float, found: bool
+) -> Look:
+    """Return the look that takes the voxels `kept` of a patch for the lesion's, in the window that they fill."""
+    level = float(lesion_logit[kept].min())
+    near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
+    only = np.where(near, lesion_logit, np.minimum(lesion_logit, level - 1))
+    window, values = patch.paste(only, ct.array.shape, OUTSIDE_LOGIT)
+    values[values < min(level, 0.0)] = OUTSIDE_LOGIT
+    boxes = ndimage.find_objects((values > OUTSIDE_LOGIT).view(np.uint8))
+    if not boxes:
+        return Look(NOTHING.window, NOTHING.lesion_logit, zoom, found)
+    filled = tuple(
+        slice(part.start + box.start, part.start + box.stop) for part, box in zip(window, boxes[0], strict=True)
+    )
+    return Look(filled, values[boxes[0]].copy(), zoom, found)
+
+
+def _distances_mm(ct: Volume, lesion: Lesion, patch: Patch, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the distance of each voxel of a patch from the lesion's place, shape (z, y, x)."""
+    offsets = np.indices(patch.shape).reshape(3, -1).T - patch.to_patch(index_zyx(ct.grid, lesion.place_mm))
+    distances_mm: NDArray[np.float64] = np.linalg.norm(offsets * spacing, axis=1).reshape(patch.shape)
+    return distances_mm
 
 
 def _channels(ct: Volume, lesion: Lesion, zoom: float, model: LongitudinalModel) -> tuple[Patch, NDArray[np.float32]]:

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from numpy.typing import NDArray
 
+from lesionclick.budget import Plan
 from lesionclick.errors import ModelError
 from lesionclick.network import tiles
 from lesionclick.network.acceleration import Arithmetic
@@ -85,13 +86,28 @@ class LongitudinalModel:
         """How many lesions are predicted together."""
         return self.arithmetic.tiles_at_once(self.device, self.patch_size)
 
-    def predict_lesion_logits(self, patches: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    @property
+    def first_plan(self) -> Plan:
+        """What a lesion is found with: the first fold, not mirrored; where exact, all that there is."""
+        return self.close_plan(sized=True) if self.arithmetic.exact else Plan(1)
+
+    def close_plan(self, *, sized: bool) -> Plan:
+        """Return what the look that counts is taken with: all folds, mirrored where the lesion's size was known.
+
+        A lesion that a baseline shows is drawn better that way, and one that it does not know is drawn worse
+        (docs/ablation.md).
+        """
+        return Plan(len(self.networks), self.content.prompt.prediction.mirror_axes if sized else ())
+
+    def predict_lesion_logits(self, patches: Sequence[NDArray[np.float32]], plan: Plan) -> list[NDArray[np.float32]]:
         """Return by how much the lesion's logit exceeds the background's, for one lesion or several.
 
         Parameters
         ----------
         patches
             For each lesion, the follow-up CT, normalised, then the channels of `LesionPair.encode`, shape (5, z, y, x).
+        plan
+            How many folds predict, and how they are mirrored.
 
         Returns
         -------
@@ -109,16 +125,19 @@ class LongitudinalModel:
             return [
                 lesion_logit
                 for first in range(0, len(patches), step)
-                for lesion_logit in self._predict_together(patches[first : first + step], place.network)
+                for lesion_logit in self._predict_together(patches[first : first + step], plan, place.network)
             ]
 
         return in_memory(work, self.networks, self.device)
 
-    def _predict_together(self, patches: Sequence[NDArray[np.float32]], device: torch.device) -> NDArray[np.float32]:
+    def _predict_together(
+        self, patches: Sequence[NDArray[np.float32]], plan: Plan, device: torch.device
+    ) -> NDArray[np.float32]:
         data = torch.from_numpy(np.stack(patches)).to(device)
-        axes = self.content.prompt.prediction.mirror_axes
         with torch.inference_mode(), self.arithmetic.autocast(device):
-            folds = [tiles.average_flips(network, data, axes).float() for network in self.networks]
+            folds = [
+                tiles.average_flips(network, data, plan.mirror_axes).float() for network in self.networks[: plan.folds]
+            ]
         mean = torch.stack(folds).mean(dim=0).cpu().numpy()
         lesion_logits: NDArray[np.float32] = mean[:, 1] - mean[:, 0]
         return lesion_logits

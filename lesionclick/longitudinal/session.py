@@ -11,6 +11,8 @@ Rules (`docs/rules.md` tells them to users):
 - A lesion that is looked for, whose highest probability in that component stays below `SURE`, has vanished. One that
   was clicked is there: if its mask is empty, the likeliest voxels around the click are taken, and if all of these are
   surer another lesion's, the clicked voxel.
+- A lesion that is found is drawn by what all folds say of it, and where its baseline shows it, mirrored over all axes
+  that the model names.
 - A voxel that two lesions claim is the one's with the higher probability, in percent; ties go to the nearer point. Two
   lesions that have merged are both sure of the whole, and so share it out by their points.
 """
@@ -18,7 +20,7 @@ Rules (`docs/rules.md` tells them to users):
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +32,7 @@ from lesionclick.longitudinal.alignment import Alignment
 from lesionclick.longitudinal.case import Baseline, Followup, LongitudinalCase
 from lesionclick.longitudinal.labels import LesionPoints
 from lesionclick.longitudinal.lesions import Lesion, find_lesions, index_zyx
-from lesionclick.longitudinal.look import OUTSIDE_LOGIT, find_boxes, look
+from lesionclick.longitudinal.look import OUTSIDE_LOGIT, Look, find_boxes, look, look_closely
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.registration import MIN_OVERLAP, register
 
@@ -170,8 +172,8 @@ class LongitudinalSession:
     ) -> LongitudinalSegmentation:
         """Return one mask per follow-up.
 
-        Registration may use `REGISTRATION_SHARE` of the budget. Where that runs out, clicked lesions that were not
-        looked at get the clicked voxel, and others nothing.
+        Registration may use `REGISTRATION_SHARE` of the budget. Where that runs out, lesions are not looked at closely,
+        and of those that are not looked at at all, clicked ones get the clicked voxel, and others nothing.
 
         Parameters
         ----------
@@ -269,29 +271,20 @@ def segment_lesions(
     followup: Followup, lesions: Sequence[Lesion], model: LongitudinalModel, budget: Budget | None = None
 ) -> FollowupMask:
     """Return the mask of a follow-up with each of `lesions` under its number; see the rules of this module."""
-    budget = budget or Budget()
-    longest_s = 0.0
     grid = followup.ct.grid
     largest = max((lesion.number for lesion in lesions), default=0)
     kind = np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16
     places = {lesion.number: lesion.place_mm for lesion in lesions}
     canvas = _Canvas(grid, np.zeros(grid.shape_zyx, kind), np.zeros(grid.shape_zyx, np.uint8), places)
-    boxes = dict(find_boxes(lesions))
+    looks = _look_in_time(followup, lesions, model, budget or Budget())
     done = []
-    for first in range(0, len(lesions), model.at_once):
-        group = lesions[first : first + model.at_once]
-        begin = budget.now()
-        if longest_s > budget.left_s:
-            done += [LesionMask(lesion, 0.0, looked=False) for lesion in group]
-            continue
-        for lesion, seen in zip(group, look(followup.ct, group, boxes, model), strict=True):
-            ml = canvas.claim(lesion.number, seen.window, seen.lesion_logit)
-            done.append(LesionMask(lesion, ml, looked=True))
+    for lesion in lesions:
+        seen = looks.get(lesion.number)
+        ml = 0.0 if seen is None else canvas.claim(lesion.number, seen.window, seen.lesion_logit)
+        done.append(LesionMask(lesion, ml, looked=seen is not None))
+        if seen is not None:
             status, how = "new" if lesion.new else "known", "clicked" if lesion.clicked else "looked for"
             logger.info("lesion %d, %s, %s: %.2f ml", lesion.number, status, how, ml)
-        spent_s = budget.now() - begin
-        logger.info("looked at %d of %d lesions: %.1f s", len(done), len(lesions), spent_s)
-        longest_s = max(longest_s, spent_s)
     if late := [one.lesion.number for one in done if not one.looked]:
         logger.warning("%s follow-up: no time to look at the lesions %s", followup.region, late)
     left = np.bincount(canvas.mask.ravel(), minlength=largest + 1)
@@ -300,3 +293,42 @@ def segment_lesions(
             clicked = np.rint(index_zyx(grid, lesion.place_mm)).clip(0, np.array(grid.shape_zyx) - 1).astype(int)
             canvas.mask[tuple(clicked)] = lesion.number
     return FollowupMask(Volume(canvas.mask, grid), tuple(done))
+
+
+def _look_in_time(
+    followup: Followup, lesions: Sequence[Lesion], model: LongitudinalModel, budget: Budget
+) -> dict[int, Look]:
+    """Look at all lesions, then closely at those that were found, and return the looks by number.
+
+    What there is no time for is left out: close looks, and then lesions.
+    """
+    boxes = dict(find_boxes(lesions))
+    looks: dict[int, Look] = {}
+    begin = budget.now()
+    for group in _in_time(lesions, model.at_once, budget):
+        found = look(followup.ct, group, boxes, model)
+        looks |= {lesion.number: seen for lesion, seen in zip(group, found, strict=True)}
+        logger.info("looked at %d of %d lesions", len(looks), len(lesions))
+    each_s = (budget.now() - begin) * model.at_once / max(len(looks), 1)
+    for sized in (True, False):
+        plan = model.close_plan(sized=sized)
+        times = plan.passes / model.first_plan.passes
+        left = [one for one in lesions if one.number in looks and (one.number in boxes) == sized]
+        left = [one for one in left if looks[one.number].found and times > 1]
+        for group in _in_time(left, model.at_once, budget, times * each_s):
+            closer = look_closely(followup.ct, group, [looks[one.number] for one in group], model, plan=plan)
+            looks |= {lesion.number: seen for lesion, seen in zip(group, closer, strict=True)}
+            logger.info("looked %d times at %s", plan.passes, ", ".join(f"lesion {one.number}" for one in group))
+    return looks
+
+
+def _in_time(
+    lesions: Sequence[Lesion], at_once: int, budget: Budget, expected_s: float = 0.0
+) -> Iterator[Sequence[Lesion]]:
+    """Yield groups of lesions, as long as there is time for what the longest took so far, or is expected to take."""
+    for first in range(0, len(lesions), at_once):
+        if expected_s > budget.left_s:
+            return
+        begin = budget.now()
+        yield lesions[first : first + at_once]
+        expected_s = max(expected_s, budget.now() - begin)

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from lesionclick.errors import InputError
-from lesionclick.images import ITK_ERRORS, itk_reason
 from lesionclick.longitudinal.case import LongitudinalCase
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.session import LongitudinalSession
@@ -63,7 +60,7 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
             if isinstance(case, LongitudinalCase):
                 return LongitudinalStudy(LongitudinalSession(LongitudinalModel.load(model), case), name)
         case [ct, pet] if _is_image(ct) and _is_image(pet):
-            case, name = PetCtCase.from_images(_read_image(ct), _read_image(pet)), _stem(pet)
+            case, name = PetCtCase.from_files(ct, pet), _stem(pet)
         case _:
             found = ", ".join(map(str, paths)) or "nothing"
             raise InputError(f"case: expected a folder, or a CT and a PET file ({', '.join(IMAGES)}), found {found}")
@@ -87,13 +84,6 @@ def _is_dicom(folder: Path) -> bool:
 
 def _is_image(path: Path) -> bool:
     return path.is_file() and path.name.endswith(IMAGES)
-
-
-def _read_image(path: Path) -> sitk.Image:
-    try:
-        return sitk.ReadImage(str(path), sitk.sitkFloat32)
-    except ITK_ERRORS as error:
-        raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
 
 
 def _stem(path: Path) -> str:

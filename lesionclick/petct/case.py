@@ -7,8 +7,10 @@ Bq/ml, and what `lesionclick.prompts.points.describe_oddities` lists.
 from __future__ import annotations
 
 import logging
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,10 +18,10 @@ from numpy.typing import NDArray
 
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.case_folder import CaseFolder
-from lesionclick.grand_challenge.click_files import read_clicks
+from lesionclick.grand_challenge.click_files import read_clicks, write_clicks
 from lesionclick.grand_challenge.image_files import ImageFile
 from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
-from lesionclick.images import Volume, require_same_grid
+from lesionclick.images import ITK_ERRORS, Volume, itk_reason, require_same_grid, unwritable
 from lesionclick.prompts.points import Prompts, describe_oddities
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,17 @@ class PetCtCase:
         return cls(Volume(ct.array, pet.grid), pet, prompts)
 
     @classmethod
+    def from_files(cls, ct: Path, pet: Path) -> PetCtCase:
+        """Make a case of two image files, NIfTI or MetaImage for example; see `from_images`.
+
+        Raises
+        ------
+        InputError
+            If one cannot be read, and as `from_images`.
+        """
+        return cls.from_images(ct=_read_image(ct), pet=_read_image(pet))
+
+    @classmethod
     def from_images(cls, ct: sitk.Image, pet: sitk.Image) -> PetCtCase:
         """Make a case of two images in memory.
 
@@ -111,11 +124,46 @@ class PetCtCase:
         ct_array, pet_array = (volume.array.astype(np.float32, copy=False) for volume in (ct, pet))
         return cls(Volume(ct_array, pet.grid), Volume(pet_array, pet.grid))
 
+    def write(self, folder: Path) -> None:
+        """Write the case as the platform lays it out; it appears whole or not at all.
+
+        Parameters
+        ----------
+        folder
+            New case folder.
+
+        Raises
+        ------
+        InputError
+            If the folder exists, or cannot be written.
+        """
+        if folder.exists():
+            raise InputError(f"{folder}: expected a new folder to write, found one that exists")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+                made = Path(temporary) / folder.name
+                for socket, volume in ((CT, self.ct), (PET, self.pet)):
+                    place = made / socket.relative_path
+                    place.mkdir(parents=True)
+                    volume.write(place / f"{socket.slug}.mha")
+                write_clicks(made / LESION_CLICKS.relative_path, self.prompts)
+                made.rename(folder)
+        except OSError as error:
+            raise unwritable(folder.parent, error) from error
+
 
 def warn_about_prompts(prompts: Prompts, pet: Volume) -> None:
     """Log one warning for each kind of oddity among the points that is tolerated."""
     for oddity in describe_oddities(prompts, pet.grid.shape_zyx):
         logger.warning("%s: %s", LESION_CLICKS.slug, oddity)
+
+
+def _read_image(path: Path) -> sitk.Image:
+    try:
+        return sitk.ReadImage(str(path), sitk.sitkFloat32)
+    except ITK_ERRORS as error:
+        raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
 
 
 def _require_finite(array: NDArray[np.number], name: str) -> None:

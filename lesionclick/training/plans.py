@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lesionclick.prompts.encodings import Fields, LesionPair
-from lesionclick.prompts.spec import PromptSpec
+from lesionclick.prompts.spec import Prediction, PromptSpec
 
 FIELDS = PromptSpec(Fields(radius=6.0, far_mm=30.0, cutoff_mm=40.0), rules="challenge")
 """The encoding that our own models of Task 1 are trained with."""
-PAIR = PromptSpec(LesionPair(radius=10.0, mask_mm=8.0))
-"""The encoding of Task 2."""
+PAIR = PromptSpec(LesionPair(radius=10.0, mask_mm=8.0), prediction=Prediction(mirror_axes=(0, 1, 2)))
+"""The encoding of Task 2; a lesion whose size is known is seen mirrored as well."""
 
 
 class Recipe(NamedTuple):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lesionclick.budget import Plan
 from lesionclick.images import Grid, Volume
 from lesionclick.longitudinal import session
 from lesionclick.longitudinal.case import Baseline, Followup
@@ -25,17 +26,25 @@ class BrightIsLesion:
     patch_size: tuple[int, ...] = (12, 16, 16)
     spacing_zyx: tuple[float, ...] = (3.0, 2.0, 2.0)
     at_once: int = 1
+    folds: int = 1
+    mirror_axes: tuple[int, ...] = ()
+    first_plan = Plan(1)
 
     def __post_init__(self):
         self.seen = []
         self.together = []
+        self.plans = []
         self.encoding = LesionPair(radius=10.0, mask_mm=8.0)
 
     def normalise(self, ct):
         return ct
 
-    def predict_lesion_logits(self, patches):
+    def close_plan(self, *, sized):
+        return Plan(self.folds, self.mirror_axes if sized else ())
+
+    def predict_lesion_logits(self, patches, plan):
         self.seen += patches
+        self.plans.append(plan)
         self.together.append(len(patches))
         return [np.where(one[0] > (TISSUE + BRIGHT) / 2, self.sure, -5.0).astype(np.float32) for one in patches]
 
@@ -43,8 +52,8 @@ class BrightIsLesion:
 class SeesWhatHasAnEdge(BrightIsLesion):
     """The same, blind where a lesion goes on beyond the patch."""
 
-    def predict_lesion_logits(self, patches):
-        seen = super().predict_lesion_logits(patches)
+    def predict_lesion_logits(self, patches, plan):
+        seen = super().predict_lesion_logits(patches, plan)
         faces = [[one.take(end, axis) for axis in range(3) for end in (0, -1)] for one in seen]
         return [
             np.full_like(one, -5.0) if any((face > 0).any() for face in around) else one

@@ -16,6 +16,7 @@ from helpers.case_folder import (
 )
 from helpers.longitudinal_folder import write_longitudinal_case
 
+from lesionclick.cli import main
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.click_files import write_clicks
@@ -237,3 +238,40 @@ class TestFromImages:
         assert np.array_equal(case.ct.array, ct.array)
         with pytest.raises(InputError, match="CT and PET must lie on one grid"):
             PetCtCase.from_volumes(Volume.from_image(with_origin(images()[0], 1.0)), pet)
+
+
+class TestFiles:
+    def test_images_of_other_forms_become_a_case_folder(self, tmp_path: Path, capsys) -> None:
+        ct, pet = images()
+        finer = sitk.Expand(ct, (2, 2, 2))
+        sitk.WriteImage(finer, tmp_path / "ct.nrrd")
+        sitk.WriteImage(pet, tmp_path / "pet.nii.gz")
+        folder = tmp_path / "cases" / "new"
+        assert main(["import", *map(str, (tmp_path / "ct.nrrd", tmp_path / "pet.nii.gz", folder))]) == 0
+        assert capsys.readouterr().out == f"{folder}\n"
+        case, expected = read(folder), PetCtCase.from_images(ct=finer, pet=pet)
+        np.testing.assert_array_equal(case.ct.array, expected.ct.array)
+        np.testing.assert_array_equal(case.pet.array, expected.pet.array)
+        np.testing.assert_allclose(case.pet.grid.origin_xyz, pet.GetOrigin(), atol=1e-4)  # NIfTI keeps float32
+        assert len(case.prompts) == 0
+
+    @pytest.mark.parametrize("given", [0, 1, 4])
+    def test_import_says_what_it_expects(self, tmp_path: Path, capsys, given: int) -> None:
+        assert main(["import", *[str(tmp_path / "a")] * given]) == 1
+        assert f"expected STUDY CASE or CT PET CASE, found {given} paths" in capsys.readouterr().err
+
+    def test_import_refuses_what_is_no_image(self, tmp_path: Path, capsys) -> None:
+        (tmp_path / "ct.nii").write_text("no image")
+        assert main(["import", *[str(tmp_path / "ct.nii")] * 2, str(tmp_path / "new")]) == 1
+        assert "ct.nii: expected an image" in capsys.readouterr().err
+        assert not (tmp_path / "new").exists()
+
+    def test_a_case_is_written_whole_or_not_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise OSError("disk full")
+
+        ct, pet = images()
+        monkeypatch.setattr("lesionclick.petct.case.write_clicks", fail)
+        with pytest.raises(InputError, match="disk full"):
+            PetCtCase.from_images(ct=ct, pet=pet).write(tmp_path / "cases" / "new")
+        assert list((tmp_path / "cases").iterdir()) == []

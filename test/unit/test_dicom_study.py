@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.uid import EnhancedPETImageStorage
 
 from lesionclick.cli import main
-from lesionclick.dicom.study import find_pet, is_dicom, read_study, write_case
+from lesionclick.dicom.study import find_pet, is_dicom, read_study
 from lesionclick.dicom.suv import suv_factor
 from lesionclick.errors import InputError
 from lesionclick.images import Grid, Volume, require_same_grid
@@ -217,16 +217,6 @@ def test_import_leaves_nothing_where_it_fails(study, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "a slice is missing" in line
     assert not (tmp_path / "cases").exists()
-
-
-def test_a_case_is_written_whole_or_not_at_all(study, tmp_path, monkeypatch):
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr("lesionclick.dicom.study.write_clicks", fail)
-    with pytest.raises(InputError, match="disk full"):
-        write_case(read_study(study).case, tmp_path / "cases" / "new")
-    assert os.listdir(tmp_path / "cases") == []
 
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -134,9 +134,9 @@ class TestSegment:
 
     def test_the_surer_lesion_takes_the_voxel(self):
         class Biased(BrightIsLesion):
-            def predict_lesion_logits(self, patches):
+            def predict_lesion_logits(self, patches, plan):
                 self.sure = 3.0 if len(self.seen) == 0 else 1.0
-                return super().predict_lesion_logits(patches)
+                return super().predict_lesion_logits(patches, plan)
 
         lesions = [known(1, (10.5, 14.5, 10.5)), known(2, (14.5, 14.5, 10.5))]
         # the other was clicked, and keeps the voxel of its click
@@ -164,9 +164,9 @@ class TestSegment:
         class TenSecondsEach(BrightIsLesion):
             seconds = 0.0
 
-            def predict_lesion_logits(self, patches):
+            def predict_lesion_logits(self, patches, plan):
                 self.seconds += 10
-                return super().predict_lesion_logits(patches)
+                return super().predict_lesion_logits(patches, plan)
 
         model = TenSecondsEach()
         third = ((10, 25, 12), 4)

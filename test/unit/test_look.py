@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.bright_lesions import (
     BOX,
+    OTHER,
     OTHER_SIDE,
     TISSUE,
     BrightIsLesion,
@@ -15,7 +16,9 @@ from helpers.bright_lesions import (
     lesion,
     segment_lesions,
 )
+from scipy import ndimage
 
+from lesionclick.budget import Budget, Plan
 from lesionclick.longitudinal.look import look
 
 
@@ -45,9 +48,9 @@ def test_a_click_on_a_new_lesion_finds_it_whatever_its_size():
 
 def test_what_a_smaller_patch_does_not_show_stays_as_the_larger_one_had_it():
     class SeesFromFar(BrightIsLesion):
-        def predict_lesion_logits(self, patches):
+        def predict_lesion_logits(self, patches, plan):
             far = not self.seen
-            seen = super().predict_lesion_logits(patches)
+            seen = super().predict_lesion_logits(patches, plan)
             return seen if far else [np.full_like(one, -5.0) for one in seen]
 
     model = SeesFromFar()
@@ -63,9 +66,9 @@ class Sees(BrightIsLesion):
         super().__init__()
         self.logits, self.blobs = logits, blobs or {}
 
-    def predict_lesion_logits(self, patches):
+    def predict_lesion_logits(self, patches, plan):
         n = len(self.seen)
-        (seen,) = super().predict_lesion_logits(patches)
+        (seen,) = super().predict_lesion_logits(patches, plan)
         if n not in self.blobs:
             return [np.where(seen > 0, self.logits[n], -5.0).astype(np.float32)]
         half, logit = self.blobs[n]
@@ -97,3 +100,52 @@ def test_a_large_patch_counts_where_the_next_smaller_one_shows_as_much():
 def test_a_large_patch_that_shows_it_faintly_does_not_count():
     assert zoom_of(Sees(3.0, 3.0, 3.0, blobs={3: (5, 3.5), 4: (4, 4.1)})) == 4.0
     assert zoom_of(Sees(3.0, 3.0, 3.0, blobs={3: (5, 3.5), 4: (4, 3.9)})) == 0.6
+
+
+class SeesMoreClosely(BrightIsLesion):
+    """Sees a voxel more on each side of a lesion in a close look, or nothing."""
+
+    blind = False
+
+    def predict_lesion_logits(self, patches, plan):
+        seen = super().predict_lesion_logits(patches, plan)
+        if plan == self.first_plan:
+            return seen
+        wider = [ndimage.maximum_filter(one, (1, 1, 3)) for one in seen]
+        return [np.full_like(one, -5.0) for one in seen] if self.blind else wider
+
+
+class TestCloseLooks:
+    lesions = (known(1, centre(BOX)), lesion(2, centre(OTHER)))
+
+    def test_what_the_baseline_shows_is_mirrored_and_the_rest_is_not(self):
+        model = SeesMoreClosely(mirror_axes=(0, 1, 2))
+        mask = segment_lesions(followup(BOX, OTHER), self.lesions, model)
+        assert model.plans.count(Plan(1, (0, 1, 2))) == 1
+        assert set(model.plans) == {Plan(1), Plan(1, (0, 1, 2))}
+        assert labels(mask) == {1: 6 * 4 * 4, 2: 64}
+
+    def test_further_folds_see_all_that_was_found(self):
+        model = SeesMoreClosely(folds=2, mirror_axes=(2,))
+        vanished = known(3, (30.0, 6.0, 5.0), clicked=False)
+        segment_lesions(followup(BOX, OTHER), [*self.lesions, vanished], model)
+        assert [plan for plan in model.plans if plan != Plan(1)] == [Plan(2, (2,)), Plan(2)]
+
+    def test_what_a_close_look_does_not_show_stays_as_it_was(self):
+        model = SeesMoreClosely(folds=2)
+        model.blind = True
+        assert labels(segment_lesions(followup(BOX, OTHER), self.lesions, model)) == {1: 64, 2: 64}
+        assert Plan(2) in model.plans
+
+    def test_without_time_for_close_looks_the_first_ones_count(self):
+        class TenSecondsEach(SeesMoreClosely):
+            seconds = 0.0
+
+            def predict_lesion_logits(self, patches, plan):
+                self.seconds += 10 * plan.passes
+                return super().predict_lesion_logits(patches, plan)
+
+        for seconds, voxels in ((89.0, 64), (91.0, 96)):  # the first look takes 10 s, and eight close ones 80
+            model = TenSecondsEach(mirror_axes=(0, 1, 2))
+            budget = Budget(seconds, lambda model=model: model.seconds)
+            assert labels(segment_lesions(followup(BOX), self.lesions[:1], model, budget)) == {1: voxels}
