@@ -10,7 +10,7 @@ import platform
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -50,6 +50,8 @@ _PACKAGES = ("nnunetv2", "torch", "SimpleITK", "numpy")
 def run_case(case: CohortCase, work: Work) -> Outcome:
     """Do one case and leave its masks and its record; a case that fails leaves a record that says why.
 
+    What was done of it before stays where its inputs cannot be read; then the outcome alone tells of the failure.
+
     Raises
     ------
     InputError
@@ -68,12 +70,12 @@ def run_case(case: CohortCase, work: Work) -> Outcome:
             run.fail(error)
         seconds = {**run.watch.seconds, "total": perf_counter() - begin}
         record = replace(run.record, seconds=seconds, warnings=tuple(dict.fromkeys(warnings)), finished=_now())
-        out.keep(record, folder)
-    return Outcome(case.name, record.error.message if record.error else None, perf_counter() - begin)
+        replaced = out.keep(record, folder)
+    return Outcome(case.name, _tell(record, replaced), perf_counter() - begin)
 
 
 def give_up(case: CohortCase, work: Work, error: Exception) -> Outcome:
-    """Leave the record of a case that no worker could do.
+    """Leave the record of a case that no worker could do, unless it was done before from the same or unknown inputs.
 
     Raises
     ------
@@ -82,9 +84,19 @@ def give_up(case: CohortCase, work: Work, error: Exception) -> Outcome:
     """
     with _working_folder(case, work) as folder:
         run = _CaseRun(case, work, folder / "masks")
+        with suppress(Exception):  # whatever it is, the inputs are not known then
+            run.learn_inputs()
         run.fail(error)
-        CohortFolder(work.output).keep(replace(run.record, finished=_now()), folder)
-    return Outcome(case.name, str(error), 0.0)
+        record = replace(run.record, finished=_now())
+        replaced = CohortFolder(work.output).keep(record, folder)
+    return Outcome(case.name, _tell(record, replaced), 0.0)
+
+
+def _tell(record: Record, replaced: bool) -> str | None:
+    """Return why a case failed, and whether that replaced what was done of it; None where it did not fail."""
+    if record.error is None:
+        return None
+    return record.error.message if replaced else f"{record.error.message}; what was done before stays"
 
 
 @contextmanager
@@ -105,7 +117,7 @@ def is_done(case: CohortCase, work: Work) -> bool:
     try:
         return record.files == _CaseRun(case, work, Path()).look()
     except (LesionClickError, OSError):
-        return False  # the worker records it
+        return False  # the worker tells of it
 
 
 class _CaseRun:
@@ -146,12 +158,16 @@ class _CaseRun:
         self._know(files=files, labels={one.slug: str(path) for one, path in self._label_paths.items()})
         return files
 
-    def is_known(self, earlier: Record | None) -> bool:
-        """Tell whether the case was done from the same inputs, and if so let the record be that one."""
+    def learn_inputs(self) -> None:
+        """Read what the result depends on, so that the record has its fingerprint."""
         with self.watch.stage("fingerprint"):
             self.look()
             content = self._folder.fingerprint(), digest_files(self._label_paths.values())
             self._know(fingerprint=digest(content, self.record.labels.keys(), self.record.model, self.work.options))
+
+    def is_known(self, earlier: Record | None) -> bool:
+        """Tell whether the case was done from the same inputs, and if so let the record be that one."""
+        self.learn_inputs()
         if earlier is None or not earlier.done or earlier.fingerprint != self.record.fingerprint:
             return False
         self.record = replace(earlier, files=self.record.files, path=self.record.path, labels=self.record.labels)
@@ -170,8 +186,9 @@ class _CaseRun:
         self._know(steps=tuple(self._run_step(runner, step, labels) for step in steps))
 
     def fail(self, error: Exception) -> None:
-        """Let the record tell of an error, and of no masks."""
-        self._know(error=ErrorRecord(type(error).__name__, str(error)), steps=())
+        """Let the record tell of an error, and of no masks; without a model there is no fingerprint either."""
+        fingerprint = self.record.fingerprint if self.record.model else None
+        self._know(error=ErrorRecord(type(error).__name__, str(error)), steps=(), fingerprint=fingerprint)
 
     def _run_step(self, runner: Runner, step: CaseStep, labels: Mapping[Socket, Volume]) -> StepRecord:
         parts = self._evaluated.parts(self._folder)

@@ -105,7 +105,7 @@ class Record:
     error
         None for a case that is done.
     fingerprint
-        Digest of its inputs, labels, model and options; None where the inputs could not be read.
+        Digest of its inputs, labels, model and options; None where the inputs could not be read, or there was no model.
     files
         Digest of the names, sizes and times of the files that it was made from, and of model and options: as long as
         this is the same, so is the fingerprint.
@@ -230,10 +230,11 @@ class CohortFolder:
             with suppress(OSError):  # another worker took this one for dead and is at work there
                 shelf.rmdir()
 
-    def keep(self, record: Record, work: Path) -> None:
+    def keep(self, record: Record, work: Path) -> bool:
         """Put the masks of a case and its record in place, so that a stop at any moment leaves both or no record.
 
         A failure does not replace what is done from the same inputs: a worker that was taken for dead may come late.
+        One without a fingerprint replaces nothing that is done, since the inputs may be the same.
 
         Parameters
         ----------
@@ -242,14 +243,19 @@ class CohortFolder:
         work
             Its working folder, with the masks in ``masks`` where it is done.
 
+        Returns
+        -------
+        bool
+            Whether they are in place, and not what was done before.
+
         Raises
         ------
         OSError
             If that fails.
         """
         earlier = self.record(record.case)
-        if not record.done and earlier and earlier.done and earlier.fingerprint == record.fingerprint:
-            return
+        if not record.done and earlier and earlier.done and record.fingerprint in (None, earlier.fingerprint):
+            return False
         written = _write_record(record, work)
         path, place = self.record_path(record.case), self.masks_path(record.case)
         path.unlink(missing_ok=True)
@@ -258,6 +264,7 @@ class CohortFolder:
         if record.done:
             (work / "masks").rename(place)
         written.replace(path)
+        return True
 
     def amend(self, record: Record, work: Path) -> None:
         """Replace the record of a case whose masks stay.

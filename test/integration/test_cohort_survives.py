@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import deadly_case
@@ -147,6 +149,43 @@ def test_a_killed_worker_loses_no_case_and_after_ctrl_c_the_same_command_goes_on
     assert masks(again.out) == serial
     lines = [line for line in log.splitlines() if " s, done" in line]
     assert len(lines) == len(NAMES) - len(before)  # one for each case
+
+
+def test_a_cohort_whose_data_is_not_mounted_stays_done(
+    start: Callable[..., Process], data: Path, tmp_path: Path
+) -> None:
+    """The same command with its data, without, and with it again."""
+    share, out = tmp_path / "share", CohortFolder(tmp_path / "out")
+    for name in NAMES[:2]:
+        shutil.copytree(data / "cases" / name, share / name)
+    cases = tmp_path / "cases.txt"
+    cases.write_text("".join(f"share/{name}\n" for name in NAMES[:2]))
+    options = ["--labels", data / "labels", "--model", data / "model", "--output", out.folder, "--workers", "1"]
+
+    def command() -> tuple[int, str]:
+        process = start("-m", "lesionclick.cli", "cohort", cases, *options, "--threads", "1")
+        log, _ = process.communicate(timeout=PATIENCE_S)
+        return process.returncode, log
+
+    code, log = command()
+    assert code == 0, log
+    records, made, times = list(out.records()), masks(out), written(out)
+    assert len(made) == 2
+
+    share.rename(tmp_path / "elsewhere")
+    code, log = command()
+    assert code == 1, log
+    assert "2 cases: 0 were done, 0 done now, 2 failed" in log
+    assert log.count("expected the folder of a case, found none; what was done before stays") == 2
+    assert (list(out.records()), masks(out)) == (records, made)
+    rows = pq.read_table(out.folder / "cohort.parquet").to_pylist()
+    assert [(row["case"], row["error"]) for row in rows] == [(name, None) for name in NAMES[:2]]
+
+    (tmp_path / "elsewhere").rename(share)
+    code, log = command()
+    assert code == 0, log
+    assert "2 cases: 2 were done, 0 done now, 0 failed" in log
+    assert written(out) == times
 
 
 def start_cluster(start: Callable[..., Process], file: Path) -> tuple[Process, str]:

@@ -2,14 +2,10 @@
 
 import json
 import os
-import pty
-import re
 import resource
 import shutil
-import sys
-import termios
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +16,11 @@ from helpers.model_folder import write_model_folder
 from helpers.read_only import read_only_folder
 
 from lesionclick.algorithm import Algorithm
-from lesionclick.cohort.cases import find_cohort
 from lesionclick.cohort.fingerprints import digest_models
 from lesionclick.cohort.run import write_table
-from lesionclick.cohort.work import CohortCase, Outcome, Work
+from lesionclick.cohort.work import CohortCase, Work
 from lesionclick.cohort.worker import give_up, is_done, run_case
-from lesionclick.commands.cohort import _follow, cohort
+from lesionclick.commands.cohort import cohort
 from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
@@ -203,6 +198,74 @@ def test_a_case_that_fails_says_why_and_is_done_once_it_is_repaired(case: Cohort
     assert done(case, work).fingerprint is not None
 
 
+@pytest.mark.parametrize("part", ["", "images/pet"])
+@pytest.mark.parametrize("mounted", [True, False], ids=["an empty folder is there", "nothing is there"])
+def test_a_done_case_whose_files_vanish_stays_done(case: CohortCase, work: Work, part: str, mounted: bool) -> None:
+    before, out = done(case, work), CohortFolder(work.output)
+    mask = work.output / "masks/positive/mask.mha"
+    content, written, files = mask.read_bytes(), mask.stat().st_mtime_ns, left(out)
+    gone, away = case.path / part, work.output.parent / "away"
+    gone.rename(away)
+    if mounted:
+        gone.mkdir()
+    assert not is_done(case, work)
+    for outcome in (run_case(case, work), give_up(case, work, RuntimeError("worker died"))):
+        assert (outcome.error or "").endswith("; what was done before stays")
+        assert record_of(case, work) == before
+        assert (left(out), mask.read_bytes()) == (files, content)
+    (row,) = pq.read_table(write_table(out)).to_pylist()
+    assert before.steps[0].scores is not None
+    assert (row["error"], row["dsc"]) == (None, before.steps[0].scores["dsc"])
+
+    if mounted:
+        gone.rmdir()
+    away.rename(gone)
+    assert is_done(case, work)
+    assert done(case, work).finished == before.finished
+    assert mask.stat().st_mtime_ns == written
+
+
+def test_a_done_case_whose_clicks_cannot_be_read_stays_done(case: CohortCase, work: Work) -> None:
+    before = done(case, work)
+    clicks, mask = case.path / "lesion-clicks.json", work.output / "masks/positive/mask.mha"
+    content, written = clicks.read_bytes(), mask.stat().st_mtime_ns
+    clicks.write_bytes(content[:-9])
+    assert run_case(case, work).error is not None
+    assert record_of(case, work) == before
+
+    clicks.write_bytes(content)
+    assert not is_done(case, work)  # its times are new
+    assert done(case, work).fingerprint == before.fingerprint
+    assert mask.stat().st_mtime_ns == written
+
+
+def test_a_done_case_without_a_model_of_its_task_stays_done(case: CohortCase, work: Work) -> None:
+    before = done(case, work)
+    assert "what was done before stays" in (run_case(case, replace(work, models={})).error or "")
+    assert record_of(case, work) == before
+    assert is_done(case, work)
+
+
+def test_a_case_that_failed_and_vanishes_tells_the_last_error(case: CohortCase, work: Work) -> None:
+    (pet,) = (case.path / "images/pet").iterdir()
+    pet.write_bytes(pet.read_bytes()[:-40])
+    assert run_case(case, work).error is not None
+    shutil.rmtree(case.path)
+    outcome, error = run_case(case, work), record_of(case, work).error
+    assert error is not None
+    assert outcome.error == error.message == f"{case.path}: expected the folder of a case, found none"
+
+
+def test_a_case_that_kills_its_workers_with_new_clicks_is_not_done(case: CohortCase, work: Work) -> None:
+    before = done(case, work)
+    change_clicks(case, work)
+    assert give_up(case, work, RuntimeError("worker died")).error == "worker died"
+    after = record_of(case, work)
+    assert not after.done
+    assert after.fingerprint not in (None, before.fingerprint)
+    assert left(CohortFolder(work.output)) == ["records/positive.json"]
+
+
 def test_a_folder_that_is_no_case_is_recorded(work: Work, tmp_path: Path) -> None:
     (tmp_path / "odd").mkdir()
     outcome = run_case(CohortCase("odd", tmp_path / "odd"), work)
@@ -324,47 +387,6 @@ def test_the_table_has_a_row_for_each_step_and_each_failure(case: CohortCase, wo
         assert dict(row["masks"]) == step.masks
         assert dict(row["stages"]) == step.seconds
     assert CohortFolder(work.output).folder.joinpath("cohort.parquet").is_file()
-
-
-def test_cases_come_from_a_folder_a_list_or_a_pattern(cases: Path, tmp_path: Path) -> None:
-    names = ["negative", "positive"]
-    assert [case.name for case in find_cohort(cases)] == names
-    assert find_cohort(cases / "positive") == [CohortCase("positive", cases / "positive")]
-    (tmp_path / "list.txt").write_text("# mine\ncases/positive\n\ncases/negative\n")
-    assert find_cohort(tmp_path / "list.txt") == [CohortCase(name, cases / name) for name in names]
-    for subject in ("sub-02", "sub-01"):
-        shutil.copytree(cases / "positive", tmp_path / "bids" / subject / "ses-1")
-    found = find_cohort(tmp_path / "bids", "sub-*/ses-*")
-    assert [case.name for case in found] == ["sub-01_ses-1", "sub-02_ses-1"]
-    (tmp_path / "twice.txt").write_text("cases/positive\nbids/../cases/positive\n")
-    with pytest.raises(InputError, match="another name for each case, found 1 twice, such as positive"):
-        find_cohort(tmp_path / "twice.txt")
-    with pytest.raises(InputError, match="match 'x-\\*'"):
-        find_cohort(tmp_path / "bids", "x-*")
-
-
-OUTCOMES = [Outcome("a", None, 1.25), Outcome("b", "no PET", 0.5)]
-
-
-def test_each_case_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _follow(OUTCOMES, 3, 5) == 1
-    assert capsys.readouterr().err.splitlines() == ["4/5 a: 1.2 s, done", "5/5 b: 0.5 s, failed: no PET"]
-
-
-def test_a_terminal_shows_rate_and_remaining_time_and_only_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
-    with os.fdopen(theirs, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        assert _follow(OUTCOMES, 3, 5) == 1
-    shown = ""
-    with suppress(OSError):  # at the end of what was written
-        while part := os.read(ours, 2**16).decode():
-            shown += part
-    os.close(ours)
-    assert "failed: no PET" in shown
-    assert "a: 1.2 s" not in shown
-    assert re.search(r"5/5 \[\d\d:\d\d<\d\d:\d\d, .*case.*failed=1\]", shown), shown
 
 
 def test_nothing_to_do_starts_no_worker(case: CohortCase, work: Work, capsys: pytest.CaptureFixture[str]) -> None:

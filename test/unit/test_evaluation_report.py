@@ -193,6 +193,32 @@ def test_runs_without_scores_or_without_common_cases_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def scored(**values: float) -> RunResult:
+    return RunResult("v", "task1", [CaseResult("x", "FDG", {0: Scores(values), 5: Scores(values)})], ORIGIN)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"dice": 0.5, "dmm": 0.25}, "Dice, DMM"),
+        ({"dsc": float("nan"), "fnv_ml": float("nan"), "dmm": 0.25}, "DMM"),
+        ({"dsc": float("nan"), "fpv_ml": float("nan")}, "none at all"),
+    ],
+)
+def test_runs_without_the_challenges_measures_are_refused(tmp_path, values, found):
+    expected = f"v: expected any of DSC, FPV, FNV at the last step, found {found}$"
+    with pytest.raises(InputError, match=expected):
+        write_evaluation(tmp_path / "out", [replace(scored(dsc=0.5), name="iv"), scored(**values)])
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match=expected):
+        make_card("a", FACTS, [scored(**values)])
+
+
+def test_runs_with_one_of_the_challenges_measures_are_shown(tmp_path):
+    scores = Page(read_page(write_evaluation(tmp_path / "out", [scored(fpv_ml=2.0, dice=0.5)], worst=0))).tables[0]
+    assert scores[1:] == [["Cases", "with lesions", "FPV ml"], ["1", "0", "2.00"]]
+
+
 # --- the command line and the card ------------------------------------------------------------------------------------
 
 FACTS = Facts(
@@ -270,6 +296,16 @@ def test_evaluate_and_card_go_together(cases, folder, tmp_path, capsys):
     assert "Data: tiny phantoms. Split: never trained on. Seed: 5. 1 of 3 cases failed" in card
     assert "| 2 | 2 | 0.500 (0.000 to 1.000) |" in card
     assert f"| files | `{digest}`" in card
+
+
+def test_evaluate_refuses_a_cohort_of_two_models(cohort, capsys, tmp_path):
+    path = cohort / "records" / "fdg_good.json"
+    path.write_text(path.read_text().replace('"3d41"', '"77aa"'))
+    assert main(["evaluate", str(cohort), "--output", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert f"{cohort}: expected records of one model" in error
+    assert "found task1 2 of model 3d41 (all clicks), 1 of model 77aa (all clicks)" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_evaluate_wants_a_run(capsys):

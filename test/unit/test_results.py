@@ -176,6 +176,59 @@ def test_cohorts_records_are_read(tmp_path):
     assert (unlabelled.steps, unlabelled.files) == ({}, None)
 
 
+def options(*, exact: bool = False, container: str | None = None) -> dict[str, object]:
+    return {"steps": [0, 10], "exact": exact, "container": container}
+
+
+def test_records_of_two_models_are_no_run(tmp_path):
+    """A case that failed early tells no model; one that failed later does."""
+    error = {"type": "InputError", "message": "no PET"}
+    out = write_records(
+        tmp_path / "out",
+        record("a"),
+        record("b", model="77aa"),
+        record("c", model="77aa", error=error),
+        record("d", task=None, error=error, model=""),
+    )
+    expected = r"/out: .*found task1 2 of model 77aa \(all clicks\), 1 of model 3d41 \(all clicks\); finish the cohort"
+    with pytest.raises(InputError, match=expected):
+        read_runs(out)
+
+
+def test_records_of_several_options_are_no_run(tmp_path):
+    out = write_records(
+        tmp_path / "out",
+        *(record(name, options=options()) for name in "abc"),
+        *(record(name, options=options(exact=True)) for name in "de"),
+        record("f", options=options(container="lc:1"), model=""),
+        record("g", task="task2"),
+        record("h", task="task2", options=options()),
+    )
+    with pytest.raises(InputError) as caught:
+        read_runs(out)
+    assert (
+        "found task1 3 of model 3d41 (steps 0 10), 2 of model 3d41 (steps 0 10, exact), "
+        "1 of an unknown model (steps 0 10, container lc:1); "
+        "task2 1 of model 3d41 (all clicks), 1 of model 3d41 (steps 0 10); finish"
+    ) in str(caught.value)
+
+
+def test_each_task_has_a_model_and_options_of_its_own(tmp_path):
+    error = {"type": "InputError", "message": "no PET"}
+    out = write_records(
+        tmp_path / "out",
+        record("a"),
+        record("b", task=None, error=error, model="", options=options()),
+        record("c", task="task2", model="77aa", options=options()),
+    )
+    assert [(one.task, one.origin.model) for one in read_runs(out)] == [("task1", "3d41"), ("task2", "77aa")]
+
+
+def test_records_without_a_model_are_one_run(tmp_path):
+    (found,) = read_runs(write_records(tmp_path / "out", record("a", model=""), record("b", model="")))
+    assert (len(found.cases), found.origin.model) == (2, "")
+
+
 def test_a_job_with_all_clicks_is_the_last_step(tmp_path):
     (found,) = read_runs(
         write_records(tmp_path / "out", record("a", steps=[step("a", None, dsc=1, fpv_ml=0, fnv_ml=0)]))

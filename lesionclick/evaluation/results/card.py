@@ -10,7 +10,7 @@ from lesionclick.errors import InputError
 from lesionclick.evaluation.results import tables
 from lesionclick.evaluation.results.runs import RunResult
 from lesionclick.evaluation.results.statistics import CONFIDENCE, RESAMPLES
-from lesionclick.evaluation.results.summary import columns_with_values, summarise
+from lesionclick.evaluation.results.summary import columns_with_values, require_values, summarise
 from lesionclick.evaluation.tables import Cell, Table
 from lesionclick.network.model_folder import ModelFolder
 
@@ -167,8 +167,7 @@ def _require_origin(run: RunResult, facts: Facts) -> None:
         raise InputError(f"{run.name}: expected results of {facts.task}, as the model is, found {run.task}")
     if run.origin.model and run.origin.model != facts.digest:
         raise InputError(f"{run.name}: expected results of the model {facts.digest}, found those of {run.origin.model}")
-    if not run.scored:
-        raise InputError(f"{run.name}: expected cases with scores, found none")
+    require_values(run)
     for field, option in (("data", "--data"), ("split", "--split"), ("seed", "--data-seed")):
         if not getattr(run.origin, field):
             raise InputError(f"{run.name}: expected the {field} of its cases, found none; evaluate {option} names it")

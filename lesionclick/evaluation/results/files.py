@@ -9,6 +9,7 @@ import csv
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from lesionclick.errors import InputError
 from lesionclick.evaluation.expected import ScoreFile, read_scores
 from lesionclick.evaluation.measures import LESIONS, MEASURES, Scores
-from lesionclick.evaluation.records import CohortFolder, Record
+from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
 from lesionclick.evaluation.results.challenge import CHALLENGES
 from lesionclick.evaluation.results.runs import CaseFiles, CaseResult, Origin, RunResult, tracer_in
 from lesionclick.prompts.spec import TaskName
@@ -51,7 +52,7 @@ def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
     Raises
     ------
     InputError
-        If there is nothing of the kind, or it is broken.
+        If there is nothing of the kind, it is broken, or the records of a task are of several models or options.
     """
     name = path.name or path.resolve().name
     if (path / RECORDS).is_dir():
@@ -167,13 +168,39 @@ def _read_records(path: Path, name: str) -> list[RunResult]:
     if not records:
         raise InputError(f"{path / RECORDS}: expected records of cases, found none")
     tasks = [task for task in CHALLENGES if any(record.task == task for record in records)] or ["task1"]
+    # A case whose folder could not be opened tells no task; it is shown with the first one.
+    by_task = {task: [record for record in records if (record.task or tasks[0]) == task] for task in tasks}
+    _require_one_run(path, by_task)
     runs = []
-    for task in tasks:
-        # A case whose folder could not be opened tells no task; it is shown with the first one.
-        own = [record for record in records if (record.task or tasks[0]) == task]
-        model = ", ".join(sorted({record.model for record in own if record.model}))
+    for task, own in by_task.items():
+        model = max(record.model for record in own)  # a case that failed early tells none
         runs.append(RunResult(name, task, [_case_of(record, task, folder) for record in own], Origin(model=model)))
     return runs
+
+
+def _require_one_run(path: Path, by_task: Mapping[TaskName, Sequence[Record]]) -> None:
+    """Refuse records of several models or options in a task, whose means would be of neither.
+
+    A case that failed before its model was known has no part in it.
+    """
+    found = []
+    for task, records in by_task.items():
+        counts = Counter((one.model, one.options) for one in records if one.done or one.model)
+        if len(counts) > 1:
+            kinds = [f"{count} of {_describe_kind(*kind)}" for kind, count in counts.most_common()]
+            found.append(f"{task} {', '.join(kinds)}")
+    if found:
+        raise InputError(
+            f"{path}: expected records of one model and the same options in each task, found {'; '.join(found)}; "
+            "finish the cohort with one of them, or delete the records of the others; runs to compare need two folders"
+        )
+
+
+def _describe_kind(model: str, options: OptionsRecord) -> str:
+    steps = "all clicks" if options.steps is None else f"steps {' '.join(map(str, options.steps))}"
+    words = [steps, *(["exact"] if options.exact else [])]
+    words += [f"container {options.container}"] if options.container else []
+    return f"{f'model {model}' if model else 'an unknown model'} ({', '.join(words)})"
 
 
 def _case_of(record: Record, task: TaskName, folder: CohortFolder) -> CaseResult:

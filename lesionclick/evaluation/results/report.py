@@ -29,6 +29,7 @@ from lesionclick.evaluation.results.summary import (
     compare_runs,
     last_steps,
     rank_runs,
+    require_values,
     shared_cases,
     summarise,
     values_of,
@@ -117,8 +118,8 @@ def write_evaluation(output: Path, runs: Sequence[RunResult], *, seed: int = 0, 
     Raises
     ------
     InputError
-        If no case of a run has scores, the cases of a task do not end with the same step, or its runs have no case in
-        common.
+        If no case of a run has scores of the challenge's measures, the cases of a task do not end with the same step,
+        or its runs have no case in common.
     """
     runs = with_names(runs)
     parts = []
@@ -169,8 +170,7 @@ def scores_csv(runs: Sequence[RunResult]) -> str:
 
 def _require_scores(runs: Sequence[RunResult]) -> None:
     for run in runs:
-        if not run.scored:
-            raise InputError(f"{run.name}: expected cases with scores, found none; were there labels?")
+        require_values(run)
     first = runs[0]
     for run in runs[1:]:
         if not shared_cases([first, run]):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lesionclick.errors import InputError
+from lesionclick.evaluation.measures import ALL as MEASURES
 from lesionclick.evaluation.measures import Scores, mean
 from lesionclick.evaluation.results.challenge import CHALLENGES, Column
 from lesionclick.evaluation.results.runs import OTHER, CaseResult, RunResult
@@ -158,6 +160,24 @@ def columns_with_values(runs: Sequence[RunResult]) -> list[Column]:
     challenge = CHALLENGES[runs[0].task]
     table = [challenge.values(case.steps) for run in runs for case in run.scored]
     return [column for column in challenge.columns if any(not math.isnan(row[column.key]) for row in table)]
+
+
+def require_values(run: RunResult) -> None:
+    """Refuse a run that there is nothing to sum up of.
+
+    Raises
+    ------
+    InputError
+        If no case has scores, or none of them counts in the ranking.
+    """
+    if not run.scored:
+        raise InputError(f"{run.name}: expected cases with scores, found none; were there labels?")
+    if not any(column.weight for column in columns_with_values([run])):
+        wanted = dict.fromkeys(column.measure.title for column in CHALLENGES[run.task].columns if column.weight)
+        last = [case.steps[max(case.steps)] for case in run.scored]
+        keys = {key for scores in last for key, value in scores.items() if not math.isnan(value)}
+        found = ", ".join(measure.title for measure in MEASURES if measure.key in keys) or "none at all"
+        raise InputError(f"{run.name}: expected any of {', '.join(wanted)} at the last step, found {found}")
 
 
 def compare_runs(first: RunResult, others: Sequence[RunResult], seed: int) -> list[list[ColumnComparison]]:

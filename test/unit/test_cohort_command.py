@@ -1,0 +1,58 @@
+"""Which cases a cohort has, and what its command shows of them."""
+
+import os
+import pty
+import re
+import shutil
+import sys
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from lesionclick.cohort.cases import find_cohort
+from lesionclick.cohort.work import CohortCase, Outcome
+from lesionclick.commands.cohort import _follow
+from lesionclick.errors import InputError
+
+
+def test_cases_come_from_a_folder_a_list_or_a_pattern(cases: Path, tmp_path: Path) -> None:
+    names = ["negative", "positive"]
+    assert [case.name for case in find_cohort(cases)] == names
+    assert find_cohort(cases / "positive") == [CohortCase("positive", cases / "positive")]
+    (tmp_path / "list.txt").write_text("# mine\ncases/positive\n\ncases/negative\n")
+    assert find_cohort(tmp_path / "list.txt") == [CohortCase(name, cases / name) for name in names]
+    for subject in ("sub-02", "sub-01"):
+        shutil.copytree(cases / "positive", tmp_path / "bids" / subject / "ses-1")
+    found = find_cohort(tmp_path / "bids", "sub-*/ses-*")
+    assert [case.name for case in found] == ["sub-01_ses-1", "sub-02_ses-1"]
+    (tmp_path / "twice.txt").write_text("cases/positive\nbids/../cases/positive\n")
+    with pytest.raises(InputError, match="another name for each case, found 1 twice, such as positive"):
+        find_cohort(tmp_path / "twice.txt")
+    with pytest.raises(InputError, match="match 'x-\\*'"):
+        find_cohort(tmp_path / "bids", "x-*")
+
+
+OUTCOMES = [Outcome("a", None, 1.25), Outcome("b", "no PET", 0.5)]
+
+
+def test_each_case_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _follow(OUTCOMES, 3, 5) == 1
+    assert capsys.readouterr().err.splitlines() == ["4/5 a: 1.2 s, done", "5/5 b: 0.5 s, failed: no PET"]
+
+
+def test_a_terminal_shows_rate_and_remaining_time_and_only_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert _follow(OUTCOMES, 3, 5) == 1
+    shown = ""
+    with suppress(OSError):  # at the end of what was written
+        while part := os.read(ours, 2**16).decode():
+            shown += part
+    os.close(ours)
+    assert "failed: no PET" in shown
+    assert "a: 1.2 s" not in shown
+    assert re.search(r"5/5 \[\d\d:\d\d<\d\d:\d\d, .*case.*failed=1\]", shown), shown
