@@ -13,6 +13,8 @@ from cyclopts import Group, Parameter, Token
 from cyclopts.types import PositiveInt
 from cyclopts.validators import mutually_exclusive
 
+from lesionclick.errors import InputError
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -151,6 +153,8 @@ def cohort(
     from lesionclick.evaluation.records import CohortFolder, OptionsRecord
 
     found = find_cohort(cases, pattern)
+    if labels is not None and not any(labels.glob("*")):  # as where a share is not mounted: all scores would go
+        raise InputError(f"{labels}: expected a folder with labels, found none")
     labels, model = (None if path is None else path.resolve() for path in (labels, model))
     digests = digest_models(model, Engine.find(engine, container, model) if container else None)
     options = OptionsRecord(steps, exact, container)

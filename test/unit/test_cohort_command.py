@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lesionclick.cli import main
 from lesionclick.cohort.cases import find_cohort
 from lesionclick.cohort.work import CohortCase, Outcome
 from lesionclick.commands.cohort import _follow
@@ -32,6 +33,19 @@ def test_cases_come_from_a_folder_a_list_or_a_pattern(cases: Path, tmp_path: Pat
         find_cohort(tmp_path / "twice.txt")
     with pytest.raises(InputError, match="match 'x-\\*'"):
         find_cohort(tmp_path / "bids", "x-*")
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_labels_that_are_not_there_stop_the_command_before_any_case(
+    cases: Path, tmp_path: Path, mounted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A share that is not mounted may leave an empty folder."""
+    labels = tmp_path / "share"
+    if mounted:
+        labels.mkdir()
+    assert main(["cohort", str(cases), "--labels", str(labels), "--output", str(tmp_path / "out")]) == 1
+    assert f"{labels}: expected a folder with labels, found none" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 OUTCOMES = [Outcome("a", None, 1.25), Outcome("b", "no PET", 0.5)]
