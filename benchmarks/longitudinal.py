@@ -25,9 +25,9 @@ from lesionclick.evaluation.measures import LESIONS, score
 from lesionclick.evaluation.samples import Visits, make_visits, phantom_visits, write_longitudinal_sample
 from lesionclick.images import Grid, Volume
 from lesionclick.longitudinal.lesions import find_lesions
+from lesionclick.longitudinal.masks import segment_lesions
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.registration import register
-from lesionclick.longitudinal.session import segment_lesions
 from lesionclick.simulation.phantoms import make_phantom
 from lesionclick.training.datasets import split_patients
 

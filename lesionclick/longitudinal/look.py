@@ -118,7 +118,8 @@ def look_closely(
     for lesion, seen, (patch, _), lesion_logit in zip(lesions, looks, cuts, lesion_logits, strict=True):
         distance_mm = _distances_mm(ct, lesion, patch, seen.zoom * np.asarray(model.spacing_zyx))
         kept = _component(lesion_logit, distance_mm, lesion.clicked)
-        closer.append(seen if kept is None else _take(patch, lesion_logit, kept, ct=ct, zoom=seen.zoom, found=True))
+        new = None if kept is None else _take(patch, lesion_logit, kept, ct=ct, zoom=seen.zoom, found=True)
+        closer.append(new if new is not None and new.lesion_logit.size else seen)
     return closer
 
 
@@ -199,7 +200,7 @@ def _take(
     only = np.where(near, lesion_logit, np.minimum(lesion_logit, level - 1))
     window, values = patch.paste(only, ct.array.shape, OUTSIDE_LOGIT)
     values[values < min(level, 0.0)] = OUTSIDE_LOGIT
-    boxes = ndimage.find_objects((values > OUTSIDE_LOGIT).view(np.uint8))
+    boxes = ndimage.find_objects((values > OUTSIDE_LOGIT).view(np.uint8)) if values.size else []
     if not boxes:
         return Look(NOTHING.window, NOTHING.lesion_logit, zoom, found)
     filled = tuple(

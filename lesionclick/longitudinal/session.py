@@ -1,38 +1,26 @@
-"""Task 2: a longitudinal CT case becomes a labelled mask of each follow-up, lesion by lesion.
+"""Task 2: a longitudinal CT case becomes a labelled mask of each follow-up.
 
-Each lesion is looked at in a patch around its point, and in a patch of the baseline around its point there. Only
-patches are computed, so that the cost grows with the number of lesions and not with the body.
+The scans are registered, then the lesions looked at (`lesionclick.longitudinal.masks`).
 
-Rules (`docs/rules.md` tells them to users):
-
-- Where the follow-up comes with points, they say which lesions are there. Without points, every lesion of the baseline
-  is looked for where the registration expects it.
-- A lesion keeps the component of its mask that its point hits, else the nearest one within `REACH_MM`.
-- A lesion that is looked for, whose highest probability in that component stays below `SURE`, has vanished. One that
-  was clicked is there: if its mask is empty, the likeliest voxels around the click are taken, and if all of these are
-  surer another lesion's, the clicked voxel.
-- A lesion that is found is drawn by what all folds say of it, and where its baseline shows it, mirrored over all axes
-  that the model names.
-- A voxel that two lesions claim is the one's with the higher probability, in percent; ties go to the nearer point. Two
-  lesions that have merged are both sure of the whole, and so share it out by their points.
+Where any follow-up comes with points, they say which lesions are there. Without points, every lesion of the baseline is
+looked for where the registration expects it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lesionclick.budget import Budget, Stopwatch
-from lesionclick.images import Grid, Volume, points_from_indices
+from lesionclick.images import Volume
 from lesionclick.longitudinal.alignment import Alignment
-from lesionclick.longitudinal.case import Baseline, Followup, LongitudinalCase
+from lesionclick.longitudinal.case import Baseline, LongitudinalCase
 from lesionclick.longitudinal.labels import LesionPoints
-from lesionclick.longitudinal.lesions import Lesion, find_lesions, index_zyx
-from lesionclick.longitudinal.look import OUTSIDE_LOGIT, Look, find_boxes, look, look_closely
+from lesionclick.longitudinal.lesions import find_lesions
+from lesionclick.longitudinal.masks import FollowupMask, segment_followups
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.registration import MIN_OVERLAP, register
 
@@ -42,42 +30,6 @@ REGISTRATION_SHARE = 0.6
 """Part of the time left that registration may use."""
 REST_S, REST_S_PER_VOXEL = 1.0, 1e-7
 """Time that is kept for writing the masks, in all and per voxel. `docs/deadline.md` has the measurement."""
-
-
-@dataclass(frozen=True)
-class LesionMask:
-    """What became of a lesion.
-
-    Attributes
-    ----------
-    lesion
-        What was known of it before.
-    ml
-        Volume that was its own when it was looked at.
-    looked
-        Whether there was time to look at it.
-    """
-
-    lesion: Lesion
-    ml: float
-    looked: bool
-
-
-@dataclass(frozen=True)
-class FollowupMask:
-    """The lesions of one follow-up.
-
-    Attributes
-    ----------
-    mask
-        The number of the lesion in each voxel and 0 elsewhere, on the grid of the follow-up; uint8 where all numbers
-        are up to 255, else uint16.
-    lesions
-        By number.
-    """
-
-    mask: Volume
-    lesions: tuple[LesionMask, ...]
 
 
 @dataclass(frozen=True)
@@ -188,11 +140,16 @@ class LongitudinalSession:
         given = self.points if points is None else points
         with watch.stage("registration"):
             sources = self.sources(limit)
-        followups = {}
+        listed = []
+        for followup, row in zip(self.case.followups, sources, strict=True):
+            points_there = given.get(followup.region, {})
+            gone = not points_there and any(
+                given.values()
+            )  # points of another follow-up say that all here have vanished
+            listed.append((followup, [] if gone else find_lesions(followup, row, points_there)))
         with watch.stage("lesions"):
-            for followup, row in zip(self.case.followups, sources, strict=True):
-                lesions = find_lesions(followup, row, given.get(followup.region, {}))
-                followups[followup.region] = segment_lesions(followup, lesions, self.model, limit)
+            masks = segment_followups(listed, self.model, limit)
+        followups = {followup.region: mask for (followup, _), mask in zip(listed, masks, strict=True)}
         return LongitudinalSegmentation(followups, watch.seconds)
 
 
@@ -227,108 +184,3 @@ def align(case: LongitudinalCase, budget: Budget) -> list[list[tuple[Baseline, A
                 logger.warning(message, followup.region, baseline.region, alignment.overlap)
         chosen.append(found)
     return chosen
-
-
-@dataclass(frozen=True)
-class _Canvas:
-    """A mask in the making.
-
-    Attributes
-    ----------
-    grid
-        Of the follow-up.
-    mask
-        Numbers of the lesions so far.
-    percent
-        Probability of the lesion that a voxel is, in percent.
-    places_mm
-        Of all lesions by number.
-    """
-
-    grid: Grid
-    mask: NDArray[np.unsignedinteger]
-    percent: NDArray[np.uint8]
-    places_mm: Mapping[int, NDArray[np.float64]]
-
-    def claim(self, number: int, window: tuple[slice, ...], lesion_logit: NDArray[np.float32]) -> float:
-        """Give a lesion the voxels that are surer its than another's, and return their volume in ml."""
-        inside = lesion_logit > OUTSIDE_LOGIT
-        part, best = self.mask[window], self.percent[window]
-        claimed = np.rint(np.where(inside, 100 / (1 + np.exp(-lesion_logit)), 0)).astype(np.uint8)
-        wins = inside & ((part == 0) | (claimed > best))
-        ties = np.argwhere(inside & (part > 0) & (claimed == best))
-        if len(ties):
-            at_mm = self.grid.to_physical(points_from_indices(ties + [axis.start for axis in window]))
-            owners = np.array([self.places_mm[owner] for owner in part[tuple(ties.T)].tolist()])
-            own = np.linalg.norm(at_mm - self.places_mm[number], axis=1)
-            wins[tuple(ties[own < np.linalg.norm(at_mm - owners, axis=1)].T)] = True
-        part[wins] = number
-        best[wins] = claimed[wins]
-        return float(np.count_nonzero(wins)) * self.grid.voxel_ml
-
-
-def segment_lesions(
-    followup: Followup, lesions: Sequence[Lesion], model: LongitudinalModel, budget: Budget | None = None
-) -> FollowupMask:
-    """Return the mask of a follow-up with each of `lesions` under its number; see the rules of this module."""
-    grid = followup.ct.grid
-    largest = max((lesion.number for lesion in lesions), default=0)
-    kind = np.uint8 if largest <= np.iinfo(np.uint8).max else np.uint16
-    places = {lesion.number: lesion.place_mm for lesion in lesions}
-    canvas = _Canvas(grid, np.zeros(grid.shape_zyx, kind), np.zeros(grid.shape_zyx, np.uint8), places)
-    looks = _look_in_time(followup, lesions, model, budget or Budget())
-    done = []
-    for lesion in lesions:
-        seen = looks.get(lesion.number)
-        ml = 0.0 if seen is None else canvas.claim(lesion.number, seen.window, seen.lesion_logit)
-        done.append(LesionMask(lesion, ml, looked=seen is not None))
-        if seen is not None:
-            status, how = "new" if lesion.new else "known", "clicked" if lesion.clicked else "looked for"
-            logger.info("lesion %d, %s, %s: %.2f ml", lesion.number, status, how, ml)
-    if late := [one.lesion.number for one in done if not one.looked]:
-        logger.warning("%s follow-up: no time to look at the lesions %s", followup.region, late)
-    left = np.bincount(canvas.mask.ravel(), minlength=largest + 1)
-    for lesion in lesions:
-        if lesion.clicked and not left[lesion.number]:  # all of it is surer another's
-            clicked = np.rint(index_zyx(grid, lesion.place_mm)).clip(0, np.array(grid.shape_zyx) - 1).astype(int)
-            canvas.mask[tuple(clicked)] = lesion.number
-    return FollowupMask(Volume(canvas.mask, grid), tuple(done))
-
-
-def _look_in_time(
-    followup: Followup, lesions: Sequence[Lesion], model: LongitudinalModel, budget: Budget
-) -> dict[int, Look]:
-    """Look at all lesions, then closely at those that were found, and return the looks by number.
-
-    What there is no time for is left out: close looks, and then lesions.
-    """
-    boxes = dict(find_boxes(lesions))
-    looks: dict[int, Look] = {}
-    begin = budget.now()
-    for group in _in_time(lesions, model.at_once, budget):
-        found = look(followup.ct, group, boxes, model)
-        looks |= {lesion.number: seen for lesion, seen in zip(group, found, strict=True)}
-        logger.info("looked at %d of %d lesions", len(looks), len(lesions))
-    each_s = (budget.now() - begin) * model.at_once / max(len(looks), 1)
-    for sized in (True, False):
-        plan = model.close_plan(sized=sized)
-        times = plan.passes / model.first_plan.passes
-        left = [one for one in lesions if one.number in looks and (one.number in boxes) == sized]
-        left = [one for one in left if looks[one.number].found and times > 1]
-        for group in _in_time(left, model.at_once, budget, times * each_s):
-            closer = look_closely(followup.ct, group, [looks[one.number] for one in group], model, plan=plan)
-            looks |= {lesion.number: seen for lesion, seen in zip(group, closer, strict=True)}
-            logger.info("looked %d times at %s", plan.passes, ", ".join(f"lesion {one.number}" for one in group))
-    return looks
-
-
-def _in_time(
-    lesions: Sequence[Lesion], at_once: int, budget: Budget, expected_s: float = 0.0
-) -> Iterator[Sequence[Lesion]]:
-    """Yield groups of lesions, as long as there is time for what the longest took so far, or is expected to take."""
-    for first in range(0, len(lesions), at_once):
-        if expected_s > budget.left_s:
-            return
-        begin = budget.now()
-        yield lesions[first : first + at_once]
-        expected_s = max(expected_s, budget.now() - begin)

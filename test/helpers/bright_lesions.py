@@ -6,7 +6,7 @@ import numpy as np
 
 from lesionclick.budget import Plan
 from lesionclick.images import Grid, Volume
-from lesionclick.longitudinal import session
+from lesionclick.longitudinal import masks
 from lesionclick.longitudinal.case import Baseline, Followup
 from lesionclick.longitudinal.lesions import Lesion
 from lesionclick.prompts.encodings import LesionPair
@@ -100,7 +100,7 @@ def known(number, point_xyz, clicked=True, size=4):
 
 
 def segment_lesions(scan, lesions, model, budget=None):
-    return session.segment_lesions(scan, lesions, model, budget).mask
+    return masks.segment_lesions(scan, lesions, model, budget).mask
 
 
 def labels(volume):

@@ -17,8 +17,8 @@ from lesionclick.errors import InputError, ModelError
 from lesionclick.evaluation.samples import make_visits
 from lesionclick.images import Volume
 from lesionclick.longitudinal.lesions import Lesion
+from lesionclick.longitudinal.masks import segment_lesions
 from lesionclick.longitudinal.model import LongitudinalModel
-from lesionclick.longitudinal.session import segment_lesions
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession

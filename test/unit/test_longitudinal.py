@@ -190,6 +190,18 @@ class TestSegment:
         assert together.together[-1] == 1  # the third
         assert sum(together.together) == sum(one_by_one.together) > 3
 
+    def test_lesions_clicked_at_one_place_get_a_voxel_each(self):
+        same = [known(n, centre(BOX)) for n in (1, 2, 3)]
+        found = labels(segment_lesions(followup(BOX), same, BrightIsLesion()))
+        assert found == {1: 62, 2: 1, 3: 1}
+
+    def test_without_time_lesions_clicked_at_one_place_get_a_voxel_each(self):
+        mask = segment_lesions(
+            followup(BOX), [known(n, (10, 12, 8)) for n in (1, 2)], BrightIsLesion(), Budget(-1, lambda: 0.0)
+        )
+        assert labels(mask) == {1: 1, 2: 1}
+        assert mask.array[8, 12, 10] == 1
+
     def test_no_lesion_gives_an_empty_mask(self):
         model = BrightIsLesion()
         mask = segment_lesions(followup(BOX), [], model)
@@ -228,6 +240,29 @@ class TestCase:
         masks = segment_followups(LongitudinalCase((legs, chest), (first, second)), BrightIsLesion())
         assert [labels(mask) for mask in masks] == [{2: 64}, {1: 64}]
         assert "belongs to the secondary baseline, overlap 0.90" in caplog.text
+
+    def test_points_of_one_followup_say_that_all_of_another_have_vanished(self, monkeypatch):
+        monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=0.9))
+        first, second = followup(BOX, points={1: centre(BOX)}), followup(BOX, OTHER, region="secondary")
+        case = LongitudinalCase((baseline(BOX), baseline(BOX, OTHER, region="secondary")), (first, second))
+        assert [labels(mask) for mask in segment_followups(case, BrightIsLesion())] == [{1: 64}, {}]
+
+    def test_all_followups_are_looked_at_before_any_is_looked_at_closely(self, monkeypatch):
+        class SecondEach(BrightIsLesion):
+            seconds = 0.0
+
+            def predict_lesion_logits(self, patches, plan):
+                self.seconds += plan.passes
+                return super().predict_lesion_logits(patches, plan)
+
+        monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=0.9))
+        model = SecondEach(mirror_axes=(0, 1, 2))
+        case = LongitudinalCase(
+            (baseline(BOX, OTHER),), (followup(BOX, OTHER), followup(BOX, OTHER, region="secondary"))
+        )
+        masks = segment_followups(case, model, Budget(13.5, lambda: model.seconds))
+        assert [labels(mask) for mask in masks] == [{1: 64, 2: 64}, {1: 64, 2: 64}]
+        assert [plan.passes for plan in model.plans] == [1, 1, 1, 1, 8]
 
     def test_registration_leaves_the_lesions_their_share_of_the_time(self, monkeypatch):
         times = []

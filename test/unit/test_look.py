@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from helpers.bright_lesions import (
     BOX,
+    GRID,
     OTHER,
     OTHER_SIDE,
     TISSUE,
     BrightIsLesion,
     SeesWhatHasAnEdge,
+    baseline,
     centre,
     followup,
     known,
@@ -19,6 +21,8 @@ from helpers.bright_lesions import (
 from scipy import ndimage
 
 from lesionclick.budget import Budget, Plan
+from lesionclick.images import Grid
+from lesionclick.longitudinal.lesions import Lesion
 from lesionclick.longitudinal.look import look
 
 
@@ -149,3 +153,31 @@ class TestCloseLooks:
             model = TenSecondsEach(mirror_axes=(0, 1, 2))
             budget = Budget(seconds, lambda model=model: model.seconds)
             assert labels(segment_lesions(followup(BOX), self.lesions[:1], model, budget)) == {1: voxels}
+
+    def test_a_close_look_that_meets_no_voxel_leaves_the_lesion_as_it_was(self):
+        class SeesOneVoxel(SeesMoreClosely):
+            """Sees a voxel of the patch in a close look, whose centre lies between two slices."""
+
+            def predict_lesion_logits(self, patches, plan):
+                seen = super().predict_lesion_logits(patches, plan)
+                if plan != self.first_plan:
+                    for one in seen:
+                        middle = tuple(n // 2 for n in one.shape)
+                        one[:] = -50.0
+                        one[middle] = 0.1
+                return seen
+
+        thick = Grid((40, 36, 6), (2.0, 2.0, 12.0), GRID.origin_xyz)
+        box = ((10, 12, 2), 2)
+        model = SeesOneVoxel(mirror_axes=(2,))
+        x, y, z = centre(box)
+        before = baseline(box, grid=thick)
+        place = thick.to_physical((x, y, z))[0]
+        one = Lesion(1, place, True, before, place, new=False)
+        mask = segment_lesions(followup(box, grid=thick), [one], model)
+        assert labels(mask) == {1: 8}
+        assert model.plans[-1] == Plan(1, (2,))
+
+    def test_a_place_far_outside_the_image_gets_the_nearest_voxel(self):
+        mask = segment_lesions(followup(BOX), [lesion(1, (500, 14, 9))], BrightIsLesion())
+        assert np.argwhere(mask.array == 1).tolist() == [[9, 14, 39]]
