@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ class Volume:
         path = Path(path)
         if not path.name.endswith(WRITABLE):
             raise InputError(f"{path}: expected a file to write that ends in {', '.join(WRITABLE)}, found {path.name}")
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        temporary = temporary_beside(path)
         image = self.to_image()
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
@@ -209,6 +210,11 @@ def require_same_grid(
 def itk_reason(error: Exception) -> str:
     """Return the end of an ITK message, in one line and without the address of ITK's object."""
     return re.sub(r"^\w+\(0x\w+\): ", "", " ".join(str(error).split("ERROR:")[-1].split()))
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return the name of a hidden file in the same folder, of the same form, which no other call returns."""
+    return path.with_name(f".{secrets.token_hex(8)}.{path.name}")
 
 
 def unwritable(folder: Path, error: Exception) -> InputError:

@@ -61,8 +61,10 @@ def view(
     records = Records(output or default_output(case), tuple(study.click_files(())))
     access = Access.make(host, listening.getsockname()[1], os.environ.get("LESIONCLICK_TOKEN"))
 
-    print(f"clicks and masks: {records.folder}\nopen: {access.url}", flush=True)
-    if not no_browser:
-        webbrowser.open(access.url)
-    serve(Reading(study, records), access, listening)
+    with records.locked():
+        reading = Reading(study, records)
+        print(f"clicks and masks: {records.folder}\nopen: {access.url}", flush=True)
+        if not no_browser:
+            webbrowser.open(access.url)
+        serve(reading, access, listening)
     return 0

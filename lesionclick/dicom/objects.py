@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 
-from lesionclick.images import unwritable
+from lesionclick.images import temporary_beside, unwritable
 
 MAKER = "lesionclick"
 """What the objects name as their manufacturer, model and algorithm."""
@@ -58,7 +58,7 @@ def save(dataset: Dataset, path: Path) -> Path:
     InputError
         If it cannot be written.
     """
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = temporary_beside(path)
     try:
         dataset.save_as(temporary)
         temporary.chmod(0o644)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,9 +17,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY_BYTES = 2**16
 """Largest body of a request: a click takes a hundred bytes."""
 
-_TOO_LARGE = f"body: expected at most {MAX_BODY_BYTES} bytes"
+_TOO_LARGE = f"body: expected at most {MAX_BODY_BYTES} bytes, found"
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ANY = ("0.0.0.0", "::")
+
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::([0-9]+))?")
+_HTTP_PORT = "80"
+"""Browsers leave it out."""
+
+MAX_SHOWN = 100
+"""Letters of a header that a refusal tells."""
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -69,8 +78,8 @@ class Access:
     @property
     def url(self) -> str:
         """The address to open."""
-        shown = "127.0.0.1" if self._is_any else self.host
-        return f"http://{shown}:{self.port}/?token={self.token}"
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._name, self.host)
+        return f"http://{self._authority(shown)}/?token={quote(self.token, safe='')}"
 
     def admits_host(self, value: str) -> bool:
         """Tell whether a request's `Host` is this server.
@@ -78,20 +87,36 @@ class Access:
         Another name means that a foreign page has had its own name resolved to this machine. On all addresses at once
         any numeric address is right, since such an attack needs a name.
         """
-        name, _, port = value.rpartition(":")
+        name, port = _split(value)
         if port != str(self.port):
             return False
-        if self._is_any:
-            return name in LOOPBACK or _is_address(name)
-        return name in ((self.host,) if self.host not in LOOPBACK else LOOPBACK)
+        return name in self._names or (self._name in ANY and _is_address(name))
+
+    @property
+    def expected_host(self) -> str:
+        """What `admits_host` takes, for messages."""
+        others = f" or an address of this machine with port {self.port}" if self._name in ANY else ""
+        return " or ".join(map(self._authority, self._names)) + others
+
+    def admits_origin(self, value: str, host: str) -> bool:
+        """Tell whether a request's `Origin` is the page that its `Host` serves."""
+        scheme, _, rest = value.partition("://")
+        return scheme.lower() == "http" and _split(rest) == _split(host)
 
     def admits_token(self, value: str | None) -> bool:
         """Tell whether this is the token, in a time that tells nothing of it."""
         return value is not None and secrets.compare_digest(value.encode(), self.token.encode())
 
     @property
-    def _is_any(self) -> bool:
-        return self.host in ("0.0.0.0", "::")
+    def _name(self) -> str:
+        return _canonical(self.host)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return LOOPBACK if self._name in (*LOOPBACK, *ANY) else (self._name,)
+
+    def _authority(self, name: str) -> str:
+        return f"[{name}]:{self.port}" if ":" in name else f"{name}:{self.port}"
 
 
 class Guard:
@@ -131,13 +156,13 @@ class Guard:
         access = self._access
         host = headers.get("host", "")
         if not access.admits_host(host):
-            return _refuse(403, "Host: expected this server's own address")
+            return _refuse(403, f"Host: expected {access.expected_host}, found {_show(host)}")
         origin = headers.get("origin")
-        if origin is not None and origin != f"http://{host}":
-            return _refuse(403, "Origin: expected this server's own page")
+        if origin is not None and not access.admits_origin(origin, host):
+            return _refuse(403, f"Origin: expected {_show(f'http://{host}')}, found {_show(origin)}")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-            return _refuse(413, _TOO_LARGE)
+            return _refuse(413, f"{_TOO_LARGE} a length of {_show(length)}")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[-1]
         if scope["path"] == "/" and access.admits_token(given):
             answer = RedirectResponse("/", 303)
@@ -146,7 +171,8 @@ class Guard:
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         tokens = (_cookie(headers, access.cookie), bearer if scheme.lower() == "bearer" else None)
         if not any(access.admits_token(token) for token in tokens):
-            return _refuse(403, "token: expected the one in the address that the command printed")
+            found = "another" if given is not None or any(token is not None for token in tokens) else "none"
+            return _refuse(403, f"token: expected the one in the address that the command printed, found {found}")
         return None
 
 
@@ -159,7 +185,7 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         seen += len(message.get("body", b""))
         if seen > MAX_BODY_BYTES:
-            raise HTTPException(413, _TOO_LARGE)
+            raise HTTPException(413, f"{_TOO_LARGE} more")
         return message
 
     return limited
@@ -187,9 +213,27 @@ def _refuse(status: int, detail: str) -> JSONResponse:
     return JSONResponse({"detail": detail}, status, {"Connection": "close"})
 
 
+def _show(header: str) -> str:
+    return repr(header if len(header) <= MAX_SHOWN else f"{header[:MAX_SHOWN]}...")
+
+
+def _split(authority: str) -> tuple[str, str]:
+    """Return name and port of an address's authority, both empty where it is none."""
+    match = _AUTHORITY.fullmatch(authority.lower())
+    return (_canonical(match[1]), match[2] or _HTTP_PORT) if match else ("", "")
+
+
+def _canonical(name: str) -> str:
+    """Return a name in lower case, or an address in its shortest form, without brackets."""
+    try:
+        return str(ipaddress.ip_address(name.strip("[]")))
+    except ValueError:
+        return name.lower()
+
+
 def _is_address(name: str) -> bool:
     try:
-        ipaddress.ip_address(name.strip("[]"))
+        ipaddress.ip_address(name)
     except ValueError:
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,11 +15,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import Request
 
-from lesionclick.errors import InputError
+from lesionclick.errors import InputError, LesionClickError
 from lesionclick.page.access import Access, Guard
 from lesionclick.page.actions import point_routes, result_routes
 from lesionclick.page.pictures import FRESH, image_routes, projection_routes
 from lesionclick.page.reading import Reading
+
+logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 
@@ -44,6 +47,8 @@ def create_app(reading: Reading, access: Access, *, is_stopping: Callable[[], bo
     app = FastAPI(title="lesionclick", openapi_url=None, redirect_slashes=False)
     app.add_middleware(Guard, access=access)
     app.add_exception_handler(InputError, _answer_input_error)
+    for kind in (LesionClickError, OSError):  # such as a full disk
+        app.add_exception_handler(kind, _answer_failure)
     routers = [image_routes(reading), point_routes(reading), result_routes(reading)]
     if "pet" in reading.study.scans:
         routers.append(projection_routes(reading.study.scans["pet"]))
@@ -92,3 +97,8 @@ async def _events(reading: Reading, is_stopping: Callable[[], bool]) -> AsyncIte
 
 def _answer_input_error(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 422)
+
+
+def _answer_failure(_request: Request, error: Exception) -> JSONResponse:
+    logger.error("the page could not do what it was asked for", exc_info=error)
+    return JSONResponse({"detail": f"{type(error).__name__}: {error}"}, 500)

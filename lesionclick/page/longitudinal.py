@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from lesionclick.budget import Budget
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.interfaces import REGIONS
-from lesionclick.images import Volume
+from lesionclick.images import Volume, points_from_indices
 from lesionclick.longitudinal.alignment import Alignment
 from lesionclick.longitudinal.case import Baseline
+from lesionclick.longitudinal.labels import LesionPoints
 from lesionclick.longitudinal.session import LongitudinalSegmentation, LongitudinalSession
 from lesionclick.page.marks import Mark, Marks
 from lesionclick.page.places import from_ras, ras_at
+from lesionclick.page.records import replacing
 from lesionclick.page.study import Answer
 from lesionclick.prompts.points import Point, Prompts
 
@@ -52,6 +56,7 @@ class LongitudinalStudy:
         self.name = name
         self._session = session
         self._sources: list[list[tuple[Baseline, Alignment]]] | None = None
+        self._found: dict[str, LesionPoints] | None = None
         self._baselines = {baseline_scan(one.region): one for one in case.baselines}
         self._followups = {followup_scan(one.region): one for one in case.followups}
         self.clickable = tuple(self._followups)
@@ -87,9 +92,20 @@ class LongitudinalStudy:
         return tuple(marks)
 
     def placed(self, marks: Marks, mark: Mark) -> Marks:
-        """Return the marks with a point that is set, or moved where its lesion has one on this scan."""
+        """Return the marks with a point that is set, or moved where its lesion has one on this scan.
+
+        Points say which lesions are there. So the first point of all brings one for each lesion that was found without
+        points, and is refused where these are still looked for.
+        """
         if not mark.kind.isdecimal() or not 1 <= int(mark.kind) <= MAX_NUMBER:
             raise ValueError(f"kind: expected the number of a lesion from 1 to {MAX_NUMBER}, found {mark.kind!r}")
+        if not marks:
+            if self._found is None:
+                raise InputError(
+                    "point: expected one after the first masks; the baseline's lesions are still looked for"
+                )
+            found = [(scan, str(number), point) for scan, one in self._found.items() for number, point in one.items()]
+            marks = tuple(Mark(mark.number + n, *one) for n, one in enumerate(found, start=1))
         others = tuple(one for one in marks if (one.scan, one.kind) != (mark.scan, mark.kind))
         return (*others, mark)
 
@@ -111,7 +127,9 @@ class LongitudinalStudy:
         points = {one.region: _points(marks, scan) for scan, one in self._followups.items()}
         found = self._session.segment(points, budget=budget)
         now = {scan: found.masks[one.region] for scan, one in self._followups.items()}
-        rows = self._rows(found, now)
+        if not marks:
+            self._found = {scan: _inside(mask.array) for scan, mask in now.items()}
+        rows = self._rows(found, points)
         yield Answer({**then, **now}, True, {"lesions": rows}, _csv(rows))
 
     def suggest(self) -> list[dict[str, Any]]:
@@ -126,9 +144,10 @@ class LongitudinalStudy:
                 path = folder / f"{followup.region}-mask{ending}"
                 answer.masks[scan].write(path)
                 paths.append(path)
-        table = folder / "lesions.csv"
-        table.write_text(answer.csv, encoding="utf-8")
-        return [*paths, table]
+        paths.append(folder / "lesions.csv")
+        with replacing(paths[-1]) as table:
+            table.write_text(answer.csv, encoding="utf-8")
+        return paths
 
     def link(self, scan: str, ras_mm: Sequence[float]) -> dict[str, list[float]]:
         """Return the places in the scans of other times that a place shows.
@@ -152,42 +171,66 @@ class LongitudinalStudy:
                     linked[then] = from_ras(alignment.to_baseline(place)[0]).tolist()
         return linked
 
-    def _rows(self, found: LongitudinalSegmentation, now: Mapping[str, Volume]) -> list[dict[str, Any]]:
-        """Return one row for each lesion: its volumes, and where it was and is."""
-        rows: dict[int, dict[str, Any]] = {}
-        for scan, baseline in self._baselines.items():
-            counts = np.bincount(baseline.lesions.array.ravel(), minlength=max(baseline.points, default=0) + 1)
-            for number, point in baseline.points.items():
-                row = rows.setdefault(number, _row(number))
-                row["then_ml"] = (row["then_ml"] or 0.0) + float(counts[number]) * baseline.ct.grid.voxel_ml
-                row["places"][scan] = ras_at(baseline.ct.grid, point)
-        for scan, followup in self._followups.items():
-            mask = now[scan]
-            for one in found.followups[followup.region].lesions:
-                row = rows.setdefault(one.lesion.number, _row(one.lesion.number))
-                voxels = np.count_nonzero(mask.array == one.lesion.number)
-                row["now_ml"] += float(voxels) * mask.grid.voxel_ml
-                row["places"][scan] = from_ras(one.lesion.place_mm).tolist()
-        return [rows[number] for number in sorted(rows)]
+    def _rows(self, found: LongitudinalSegmentation, points: Mapping[str, LesionPoints]) -> list[dict[str, Any]]:
+        """Return one row for each lesion: its volumes, and where it was and is.
 
+        Where each follow-up has a baseline of its own region, equal numbers of two regions are other lesions. A lesion
+        that no follow-up shows has no volume now; one that was looked for, or has no point, has vanished.
+        """
+        assert self._sources is not None
+        paired = {one.region for one in self._baselines.values()} == {one.region for one in self._followups.values()}
+        rows: dict[tuple[str, int], dict[str, Any]] = {}
 
-def _row(number: int) -> dict[str, Any]:
-    return {"number": number, "then_ml": None, "now_ml": 0.0, "places": {}}
+        def row(region: str, number: int) -> dict[str, Any]:
+            key = (region if paired else "", number)
+            fresh = {"number": number, "region": key[0], "then_ml": None, "now_ml": None, "places": {}}
+            return rows.setdefault(key, fresh)
+
+        for (scan, followup), sources in zip(self._followups.items(), self._sources, strict=True):
+            for baseline, _ in sources:
+                counts = np.bincount(baseline.lesions.array.ravel(), minlength=max(baseline.points, default=0) + 1)
+                for number, point in baseline.points.items():
+                    one = row(followup.region, number)
+                    if one["then_ml"] is None:  # of two baselines, the one that shows more of the follow-up
+                        one["then_ml"] = float(counts[number]) * baseline.ct.grid.voxel_ml
+                    one["places"][baseline_scan(baseline.region)] = ras_at(baseline.ct.grid, point)
+                    if any(points.values()):
+                        one["now_ml"] = one["now_ml"] or 0.0
+            mask = found.followups[followup.region].mask
+            for seen in found.followups[followup.region].lesions:
+                one = row(followup.region, seen.lesion.number)
+                voxels = np.count_nonzero(mask.array == seen.lesion.number)
+                one["now_ml"] = (one["now_ml"] or 0.0) + float(voxels) * mask.grid.voxel_ml
+                one["places"][scan] = from_ras(seen.lesion.place_mm).tolist()
+        return [rows[key] for key in sorted(rows)]
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the rows as a table; a lesion that is new has no volume then and no change."""
+    """Return the rows as a table; what is not known is left empty, as the volume then of a lesion that is new."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["lesion", "then_ml", "now_ml", "change_ml"])
+    table.writerow(["lesion", "then_ml", "now_ml", "change_ml", "region"])
     for row in rows:
         then, now = row["then_ml"], row["now_ml"]
-        known = [f"{then:.3f}", f"{now:.3f}", f"{now - then:.3f}"] if then is not None else ["", f"{now:.3f}", ""]
-        table.writerow([row["number"], *known])
+        change = None if then is None or now is None else now - then
+        values = ["" if value is None else f"{value:.3f}" for value in (then, now, change)]
+        table.writerow([row["number"], *values, row["region"]])
     return text.getvalue()
 
 
-def _points(marks: Marks, scan: str) -> dict[int, tuple[float, float, float]]:
+def _inside(mask: NDArray[np.integer]) -> LesionPoints:
+    """Return the voxel of each lesion that is nearest to its centre, shape of `mask` (z, y, x)."""
+    places = {}
+    for number, box in enumerate(ndimage.find_objects(mask), start=1):
+        if box is not None:
+            own = np.argwhere(mask[box] == number) + [axis.start for axis in box]
+            nearest = own[np.linalg.norm(own - own.mean(axis=0), axis=1).argmin()]
+            x, y, z = points_from_indices(nearest).tolist()
+            places[number] = (x, y, z)
+    return places
+
+
+def _points(marks: Marks, scan: str) -> LesionPoints:
     return {int(mark.kind): mark.point_xyz for mark in marks if mark.scan == scan}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -70,6 +71,15 @@ class History(Generic[T]):
     def redo(self) -> bool:
         """Make the step again that was taken back last; tell whether there was one."""
         return self._step(self._future, self._past)
+
+    def keep(self) -> Callable[[], None]:
+        """Return a function that puts present, past and future back as they are now."""
+        past, present, future = list(self._past), self.present, list(self._future)
+
+        def put_back() -> None:
+            self._past, self.present, self._future = list(past), present, list(future)
+
+        return put_back
 
     def _step(self, source: list[T], target: list[T]) -> bool:
         if not source:

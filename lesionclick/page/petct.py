@@ -11,6 +11,7 @@ from lesionclick.grand_challenge.interfaces import LESION_CLICKS
 from lesionclick.images import Volume
 from lesionclick.page.marks import Mark, Marks
 from lesionclick.page.places import ras_at
+from lesionclick.page.records import replacing
 from lesionclick.page.study import Answer
 from lesionclick.petct.quantification import Quantification, quantify, to_csv
 from lesionclick.petct.session import PetCtSession
@@ -95,7 +96,8 @@ class PetCtStudy:
         paths = [folder / "mask.mha", folder / "mask.nii.gz", folder / "lesions.csv"]
         mask.write(paths[0])
         mask.write(paths[1])
-        paths[2].write_text(answer.csv, encoding="utf-8")
+        with replacing(paths[2]) as table:
+            table.write_text(answer.csv, encoding="utf-8")
         numbers = quantify(mask, self.scans["pet"]).numbers
         if self._pet_series is not None and numbers.array.any():  # DICOM knows no segmentation without a segment
             from lesionclick.dicom.segmentation import write_segmentation

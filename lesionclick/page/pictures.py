@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Response
 
 from lesionclick.images import Volume
 from lesionclick.page.places import from_ras, nifti_bytes, ras_at
-from lesionclick.page.projection import Frame, Projector
+from lesionclick.page.projection import Frame, Frames
 from lesionclick.page.reading import Reading
 
 MILLI = 1000.0
@@ -51,17 +50,16 @@ def image_routes(reading: Reading) -> APIRouter:
 def projection_routes(pet: Volume) -> APIRouter:
     """Return the addresses of the frames of a PET, each made when it is first asked for."""
     routes = APIRouter()
-    projector = lru_cache(1)(lambda: Projector(pet))
+    frames = Frames(pet)
 
-    @cache
     def frame(number: int) -> Frame:
-        if not 0 <= number < projector().n_frames:
-            raise HTTPException(404, f"expected a frame from 0 to {projector().n_frames - 1}")
-        return projector().frame(number)
+        if not 0 <= number < frames.projector.n_frames:
+            raise HTTPException(404, f"expected a frame from 0 to {frames.projector.n_frames - 1}, found {number}")
+        return frames.frame(number)
 
     @routes.get("/api/projection")
     def projection() -> dict[str, Any]:
-        one = projector()
+        one = frames.projector
         axes = [one.axes(number)[:, :2].T for number in range(one.n_frames)]
         return {
             "shape": one.shape,
@@ -80,7 +78,7 @@ def projection_routes(pet: Volume) -> APIRouter:
         voxels = frame(number).voxels
         if not (0 <= row < voxels.shape[0] and 0 <= column < voxels.shape[1]) or voxels[row, column] < 0:
             raise HTTPException(404, "expected a pixel that shows the patient")
-        voxel = projector().point_xyz(int(voxels[row, column]))
+        voxel = frames.projector.point_xyz(int(voxels[row, column]))
         return {"voxel": voxel, "ras_mm": ras_at(pet.grid, voxel)}
 
     return routes

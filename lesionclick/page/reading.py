@@ -43,6 +43,11 @@ class Reading:
         The open case.
     records
         Where marks are written.
+
+    Raises
+    ------
+    InputError
+        If the marks that are there cannot be read, or were set on another image.
     """
 
     def __init__(self, study: Study, records: Records) -> None:
@@ -50,7 +55,10 @@ class Reading:
         self.records = records
         self._name = secrets.token_hex(8)
         self._lock = threading.Condition()
-        self._history = History(study.marks(records.read()))
+        self._saving = threading.Lock()
+        files = zip(study.click_files(()), study.clickable, strict=True)
+        self._grids = {name: study.scans[scan].grid for name, scan in files}
+        self._history = History(study.marks(records.read(self._grids)))
         self._next_number = len(self._history.present)
         self._revision = 0
         self._changed_at = time.monotonic()
@@ -137,8 +145,9 @@ class Reading:
         x, y, z = voxel
         with self._lock:
             mark = Mark(self._next_number, scan, kind, (float(x), float(y), float(z)))
-            self._next_number += 1
-            self._change(lambda: self._history.do(self.study.placed(self._history.present, mark)))
+            placed = self.study.placed(self._history.present, mark)  # which may bring further marks
+            self._next_number = 1 + max(self._next_number, *(one.number for one in placed))
+            self._change(lambda: self._history.do(placed))
         return mark
 
     def remove(self, number: int) -> bool:
@@ -183,26 +192,30 @@ class Reading:
 
     def save(self) -> list[Path]:
         """Write clicks, masks and tables of the final answer, and return the files; see `Study.save`."""
-        with self._lock:
-            answer = self.final_answer()
-            self.records.write(self.study.click_files(self._history.present))
-        return [*self.records.paths, *self.study.save(self.records.folder, answer)]
+        with self._saving:  # one after the other, since all write the same files
+            with self._lock:
+                answer = self.final_answer()
+                self._write()
+            return [*self.records.paths, *self.study.save(self.records.folder, answer)]
 
     def _change(self, step: Callable[[], object]) -> None:
-        """Take a step and write the marks; where they cannot be written, take it back."""
-        before = self._history.present
+        """Take a step and write the marks; where they cannot be written, all steps are as before."""
+        before, put_back = self._history.present, self._history.keep()
         step()
         if self._history.present == before:
             return
         try:
-            self.records.write(self.study.click_files(self._history.present))
-        except InputError:
-            self._history.undo()
+            self._write()
+        except Exception:
+            put_back()
             raise
         self._revision += 1
         self._changed_at = time.monotonic()
         self._seconds, self._suggestions, self._error = {}, None, None
         self._tell()
+
+    def _write(self) -> None:
+        self.records.write(self.study.click_files(self._history.present), self._grids)
 
     def _tell(self) -> None:
         self._lock.notify_all()
@@ -242,6 +255,8 @@ class Reading:
         """Publish the session's answers to marks."""
         for answer in self.study.answers(marks, Budget(clock=self._clock(revision))):
             with self._lock:
+                if revision != self._revision:
+                    raise _OutdatedError
                 if self._answer is None or not _same(answer, self._answer):
                     self._mask_number += 1
                 self._answer = answer
@@ -251,15 +266,15 @@ class Reading:
                     self._seconds["final"] = spent
                     self._answered = revision
                 self._tell()
-                if revision != self._revision:
-                    raise _OutdatedError
 
     def _suggest(self, revision: int) -> None:
+        """Publish where to click next; where marks changed meanwhile, the request waits for their answer."""
         found = self.study.suggest()
         with self._lock:
+            if revision != self._revision:
+                return
             self._wants_suggestions = False
-            if revision == self._revision:
-                self._suggestions = found
+            self._suggestions = found
             self._tell()
 
     def _clock(self, revision: int) -> Callable[[], float]:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from lesionclick.grand_challenge.click_files import read_clicks, write_clicks
+from pydantic import TypeAdapter, ValidationError
+
+from lesionclick.errors import InputError
+from lesionclick.grand_challenge.click_files import read_clicks, read_lesion_points, write_clicks
 from lesionclick.grand_challenge.image_files import require_writable
-from lesionclick.images import unwritable
-from lesionclick.prompts.points import Prompts
+from lesionclick.grand_challenge.interfaces import LESION_CLICKS
+from lesionclick.images import Grid, require_same_grid, temporary_beside, unwritable
+from lesionclick.prompts.points import Point, Prompts
+
+IMAGES = "clicked-images.json"
+"""The file that tells on which voxel grid the points of each click file lie."""
+
+_GRIDS = TypeAdapter(dict[str, Grid])
+_LOCK = ".lock"
 
 
 class Records:
@@ -33,38 +45,112 @@ class Records:
         self.folder = folder
         self.names = names
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all other processes that ask for it out of the folder as long as the context lasts.
+
+        Raises
+        ------
+        InputError
+            If another one is at work there, or the folder cannot be written to.
+        """
+        with ExitStack() as opened:
+            try:
+                lock = opened.enter_context((self.folder / _LOCK).open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it, however the process ends
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{self.folder}: expected no other `lesionclick view` that writes there, found one; "
+                    "stop it, or choose another folder with --output"
+                ) from error
+            except OSError as error:
+                raise unwritable(self.folder, error) from error
+            yield
+
     @property
     def paths(self) -> list[Path]:
         """The click files that are there."""
         return [path for path in (self.folder / name for name in self.names) if path.is_file()]
 
-    def read(self) -> dict[str, Prompts] | None:
+    def read(self, grids: Mapping[str, Grid]) -> dict[str, Prompts] | None:
         """Return the clicks by name of the file; None where a file is missing, as before the first click.
+
+        Parameters
+        ----------
+        grids
+            Of the images that are open, by name of the click file. A file of which no grid is written is believed.
 
         Raises
         ------
         InputError
-            If a file is broken.
+            If a file is broken, has a point of no kind of its task, or was written for an image on another grid.
         """
+        written = self._grids()
+        for path in self.paths:
+            if path.name in written:
+                _require_own(path, grids[path.name], written[path.name])
         if len(self.paths) < len(self.names):
             return None
-        return {path.name: read_clicks(path, names=None) for path in self.paths}
+        return {path.name: _read(path) for path in self.paths}
 
-    def write(self, clicks: Mapping[str, Prompts]) -> None:
-        """Write click files; each appears whole or not at all.
+    def write(self, clicks: Mapping[str, Prompts], grids: Mapping[str, Grid]) -> None:
+        """Write click files, and on which grids they lie; each file appears whole, and none unless all can be written.
 
         Raises
         ------
         InputError
             If that fails.
         """
-        for name, prompts in clicks.items():
-            temporary = self.folder / f".{os.getpid()}.{name}"
-            try:
-                write_clicks(temporary, prompts)
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                temporary.replace(self.folder / name)
-            except OSError as error:
-                temporary.unlink(missing_ok=True)
-                raise unwritable(self.folder, error) from error
+        with ExitStack() as files:
+            for name, prompts in clicks.items():
+                write_clicks(files.enter_context(replacing(self.folder / name)), prompts)
+            before = self._grids()
+            if (after := {**before, **grids}) != before:  # is entered last and so replaced first
+                files.enter_context(replacing(self.folder / IMAGES)).write_bytes(_GRIDS.dump_json(after, indent=2))
+
+    def _grids(self) -> dict[str, Grid]:
+        path = self.folder / IMAGES
+        try:
+            return _GRIDS.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValidationError) as error:
+            raise InputError(f"{path}: expected the grids that clicks lie on, found {error}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which takes the place of `path` when the context ends without an error.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Prompts:
+    """Read a click file, whose name tells which names its points may have."""
+    if path.name == LESION_CLICKS.relative_path:
+        return read_clicks(path)
+    return Prompts(tuple(Point(f"Lesion {number}", point) for number, point in read_lesion_points(path).items()))
+
+
+def _require_own(path: Path, grid: Grid, written: Grid) -> None:
+    try:
+        require_same_grid(grid, written, "the image that is open", "the image of the clicks")
+    except InputError as error:
+        raise InputError(
+            f"{path}: expected clicks on the image that is open, {grid}, found clicks on another image, {written}; "
+            "choose another folder with --output"
+        ) from error

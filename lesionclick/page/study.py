@@ -50,10 +50,18 @@ class Study(Protocol):
         """Return the marks of the case, or those of click files by name."""
 
     def placed(self, marks: Marks, mark: Mark) -> Marks:
-        """Return the marks with a further one; `ValueError` if its kind is none of the task's."""
+        """Return the marks with a further one; others that it brings have numbers above its own.
+
+        Raises
+        ------
+        ValueError
+            If its kind is none of the task's.
+        InputError
+            If it comes before there are masks that it is set on.
+        """
 
     def click_files(self, marks: Marks) -> dict[str, Prompts]:
-        """Return the click files of the marks, by name, with all that the challenge asks for."""
+        """Return the click files of the marks, by name, one for each of `clickable` and in this order."""
 
     def answers(self, marks: Marks, budget: Budget) -> Iterator[Answer]:
         """Yield answers, each better than the last; the budget's clock may raise to stop it between two tiles."""

@@ -14,7 +14,7 @@ from helpers.case_folder import write_case
 from helpers.served_page import GRIDS, HOT_SUV, HOT_XYZ, TOKEN, hot_case, make_reading, wait_until
 
 from lesionclick.algorithm import Algorithm
-from lesionclick.errors import InputError
+from lesionclick.errors import InputError, LesionClickError
 from lesionclick.grand_challenge.click_files import read_clicks
 from lesionclick.images import Grid, Volume
 from lesionclick.page.access import Access
@@ -22,7 +22,6 @@ from lesionclick.page.app import create_app
 from lesionclick.page.marks import History
 from lesionclick.page.opening import default_output, open_study
 from lesionclick.page.places import nifti_bytes, ras_at, voxel_at
-from lesionclick.page.projection import Projector
 from lesionclick.page.reading import Reading
 from lesionclick.page.records import Records
 
@@ -71,41 +70,6 @@ class TestPlaces:
         assert voxel_at(grid, (x - 2.1, y, z)) == (1, 0, 0)
         assert voxel_at(grid, (x + 2.1, y, z)) is None
         assert voxel_at(grid, (float("nan"), y, z)) is None
-
-
-class TestProjection:
-    @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
-    def test_every_frame_shows_every_hot_voxel_that_nothing_hides_and_knows_it(self, grid: Grid) -> None:
-        projector = Projector(hot_case(grid, HOT_XYZ[:1]).pet)
-        for number in range(0, projector.n_frames, 5):
-            frame = projector.frame(number)
-            assert frame.values.max() == np.float32(HOT_SUV)
-            hot = np.unique(frame.voxels[frame.values == np.float32(HOT_SUV)])
-            assert [projector.point_xyz(int(voxel)) for voxel in hot] == [HOT_XYZ[0]]
-
-    def test_each_pixel_shows_the_value_of_the_voxel_that_it_names(self) -> None:
-        grid = Grid((21, 17, 13), (1.7, 1.7, 3.0), (5.0, -3.0, 9.0), (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0))
-        pet = Volume(np.random.default_rng(0).uniform(0, 9, grid.shape_zyx).astype(np.float32), grid)
-        frame = Projector(pet).frame(7)
-        shown = frame.voxels >= 0
-        assert (pet.array.ravel()[frame.voxels[shown]] == frame.values[shown]).all()
-        assert frame.values.max() == pet.array.max()
-
-    def test_the_front_shows_the_right_side_on_the_left_and_a_quarter_turn_the_left_side(self) -> None:
-        """The hot voxel lies at the patient's far right, front and head; the grid runs to the left, back and head."""
-        grid = Grid((30, 20, 40), (4.0, 4.0, 4.0))
-        pet = np.full(grid.shape_zyx, 0.5, np.float32)
-        pet[38, 1, 1] = 9.0
-        projector = Projector(Volume(pet, grid))
-        quarter = projector.n_frames // 4
-        columns = {}
-        for number in (0, quarter):
-            frame = projector.frame(number)
-            rows, seen = np.nonzero(frame.values == 9)
-            columns[number] = seen.mean() / frame.values.shape[1]
-            assert rows.mean() < 0.2 * frame.values.shape[0]
-        assert columns[0] < 0.3
-        assert columns[quarter] < 0.35, "from the left the face looks to the left"
 
 
 @pytest.fixture
@@ -284,6 +248,31 @@ class TestAddresses:
         answer = client.get("/api/lesions.csv")
         assert answer.headers["content-type"].startswith("text/csv")
         assert len(answer.text.splitlines()) == len(HOT_XYZ) + 2
+
+    @pytest.mark.parametrize(
+        ("error", "status", "detail"),
+        [
+            (OSError(28, "No space left on device"), 500, "OSError: [Errno 28] No space left on device"),
+            (LesionClickError("no memory"), 500, "LesionClickError: no memory"),
+            (InputError("no mask"), 422, "no mask"),
+        ],
+    )
+    def test_a_failure_is_told_in_words(
+        self,
+        client: TestClient,
+        reading: Reading,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        error: Exception,
+        status: int,
+        detail: str,
+    ) -> None:
+        def fail(*_arguments: object) -> None:
+            raise error
+
+        monkeypatch.setattr(reading.study, "save", fail)
+        answer = client.post("/api/save")
+        assert (answer.status_code, answer.json()) == (status, {"detail": detail})
 
     def test_saving_writes_mask_table_and_clicks(self, client: TestClient, reading: Reading) -> None:
         client.post("/api/points", json={"scan": "pet", "kind": "tumor", "ras_mm": mm((3, 4, 5))})

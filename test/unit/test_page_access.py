@@ -189,10 +189,76 @@ def test_a_gigabyte_in_pieces_is_refused_at_the_limit(served: Served) -> None:
         ("0.0.0.0", "192.168.1.7:4744", True),
         ("0.0.0.0", "[fe80::1]:4744", True),
         ("0.0.0.0", "evil.example:4744", False),
+        ("::", "[::1]:4744", True),
+        ("::", "evil.example:4744", False),
+        ("::1", "[::1]:4744", True),
+        ("::1", "localhost:4744", True),
+        ("::1", "::1:4744", False),
+        ("fe80::A", "[FE80:0:0:0:0:0:0:A]:4744", True),
+        ("fe80::a", "[fe80::b]:4744", False),
+        ("Reading-Room", "reading-room:4744", True),
+        ("reading-room", "READING-ROOM:4744", True),
+        ("reading-room", "reading-room.evil.example:4744", False),
+        ("reading-room", "reading-room", False),
+        ("reading-room", "user@reading-room:4744", False),
     ],
 )
 def test_on_another_address_its_own_name_counts(host: str, value: str, right: bool) -> None:
     assert Access(host, 4744, TOKEN).admits_host(value) is right
+
+
+def test_browsers_leave_port_80_out() -> None:
+    access = Access("127.0.0.1", 80, TOKEN)
+    assert [access.admits_host(host) for host in ("127.0.0.1", "[::1]", "localhost:80", "localhost:4744")] == [
+        *(True, True, True, False)
+    ]
+    assert access.admits_origin("http://127.0.0.1", "127.0.0.1:80")
+    assert not access.admits_origin("http://127.0.0.1:4744", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("host", "start"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:4744/?token="),
+        ("::1", "http://[::1]:4744/?token="),
+        ("0.0.0.0", "http://127.0.0.1:4744/?token="),
+        ("::", "http://[::1]:4744/?token="),
+    ],
+)
+def test_the_address_that_is_printed_can_be_opened(host: str, start: str) -> None:
+    access = Access(host, 4744, TOKEN)
+    assert access.url == start + TOKEN
+    assert access.admits_host(start.removeprefix("http://").partition("/")[0])
+
+
+def test_any_token_gets_in_by_the_address_that_is_printed(tmp_path: Path) -> None:
+    token = "a+b/c&d%e=f#g?h;i"
+    access = Access.make("::1", 4744, token)
+    with TestClient(create_app(make_reading(tmp_path), access), base_url="http://[::1]:4744") as client:
+        assert client.get(access.url).status_code == 200
+        assert client.get("/api/state").status_code == 200
+        client.cookies.clear()
+        assert client.get("/api/state").status_code == 403
+
+
+def test_a_refusal_says_what_was_expected_and_found_but_never_the_token(reader: TestClient) -> None:
+    bearer = {"Authorization": "Bearer another"}
+    answers = [
+        reader.get("/api/state", headers={"Host": "evil.example:4744"}),
+        reader.get("/api/state", headers={"Origin": "http://evil.example"}),
+        reader.get("/api/state", headers={"Content-Length": "many"}),
+    ]
+    reader.cookies.clear()
+    answers += [reader.get("/api/state"), reader.get("/api/state", headers=bearer)]
+    assert [answer.json()["detail"] for answer in answers] == [
+        "Host: expected 127.0.0.1:4744 or localhost:4744 or [::1]:4744, found 'evil.example:4744'",
+        "Origin: expected 'http://127.0.0.1:4744', found 'http://evil.example'",
+        f"body: expected at most {MAX_BODY_BYTES} bytes, found a length of 'many'",
+        "token: expected the one in the address that the command printed, found none",
+        "token: expected the one in the address that the command printed, found another",
+    ]
+    everywhere = Access("0.0.0.0", 4744, TOKEN)
+    assert everywhere.expected_host.endswith("[::1]:4744 or an address of this machine with port 4744")
 
 
 def test_a_token_is_long_and_never_the_same() -> None:

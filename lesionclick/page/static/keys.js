@@ -3,7 +3,7 @@
 /** @type {[string, [string, string][]][]} */
 export const HELP = [
   ["Mouse", [
-    ["left click", "set a point of the chosen kind; on a point: delete it"],
+    ["left click", "set a point of the chosen kind; on a point (with two times: of the chosen lesion): delete it"],
     ["right or Shift click", "set a point of the other kind"],
     ["left drag", "move the crosshair through all views"],
     ["wheel", "go through the slices; with Ctrl: zoom"],
@@ -46,16 +46,33 @@ export function fillHelp(dialog) {
   dialog.addEventListener("click", () => dialog.close());
 }
 
-/** @param {Record<string, () => void>} actions  by key, with Ctrl+ before it where that is held */
+/** Keys that act again as long as they are held. */
+const REPEATED = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown"];
+
+/**
+ * Let keys act. Plain ones belong to a slider, a menu, or a button that has the focus; none acts behind a dialog.
+ *
+ * @param {Record<string, () => void>} actions  by key, with Ctrl+ before it where that is held
+ */
 export function followKeys(actions) {
   addEventListener("keydown", (event) => {
-    if (event.target.matches("input, select") || event.altKey) return;
+    if (event.altKey) return;
     const held = event.ctrlKey || event.metaKey;
     const shifted = held && event.shiftKey ? "Shift+" : "";
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const action = actions[`${held ? "Ctrl+" : ""}${shifted}${key}`];
-    if (!action || (key === " " && event.target.matches("button, tr"))) return;
-    event.preventDefault();
-    action();
+    const taking = key === " " ? "input, select, button, tr" : "input, select";
+    if (!action || (!held && (isDialogOpen() || event.target.matches(taking)))) return;
+    event.preventDefault(); // of a held key too, lest the browser saves the page
+    if (!isDialogOpen() && (!event.repeat || REPEATED.includes(key))) action();
   });
+  // what the mouse has clicked on leaves the keys to the views; what the keyboard has, keeps them
+  addEventListener("click", (event) => {
+    const isMouse = event.detail > 0;
+    if (isMouse && event.target.closest("button, tr") && !isDialogOpen()) document.activeElement?.blur();
+  });
+}
+
+function isDialogOpen() {
+  return document.querySelector("dialog[open]") !== null;
 }

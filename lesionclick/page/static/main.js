@@ -1,6 +1,6 @@
 // The page: what is shown of a case, and what a reader does with it.
 
-import { COLORS, CT_WINDOWS, PET_WINDOWS } from "./display.js";
+import { CT_WINDOWS, PET_WINDOWS } from "./display.js";
 import { fillHelp, followKeys } from "./keys.js";
 import { followMouse } from "./mouse.js";
 import { fillPanel } from "./panel.js";
@@ -47,9 +47,7 @@ function layersOf(row) {
   return { PET: [layer.pet("pet")], CT: [layer.ct("ct")], Fusion: [layer.ct("ct"), layer.pet("fusion", fusion)] }[row.name];
 }
 
-function modality(image) {
-  return image._colormap === "gray" ? "ct" : "pet";
-}
+const modality = (image) => (image._colormap === "gray" ? "ct" : "pet");
 
 function applyDisplay() {
   for (const row of rows) {
@@ -154,9 +152,7 @@ function showValues(row, hovered) {
 
 // ---- doing
 
-function say(text) {
-  $("message").textContent = text;
-}
+const say = (text) => ($("message").textContent = text);
 
 async function act(method, path, body) {
   try {
@@ -169,9 +165,14 @@ async function act(method, path, body) {
 }
 
 function kindOf(row, other) {
-  if (!isPetCt) return study.clickable.includes(row.scan) && tool !== "look" && lesion !== null ? String(lesion) : null;
-  if (other) return tool === "background" ? "tumor" : "background";
-  return tool === "look" ? null : tool;
+  if (tool === "look") return null;
+  if (!isPetCt) return study.clickable.includes(row.scan) && lesion !== null ? String(lesion) : null;
+  return other ? { tumor: "background", background: "tumor" }[tool] : tool;
+}
+
+/** The points of a row that a click may delete. */
+function deletable(row) {
+  return tool === "look" ? [] : marksOn(row).filter((mark) => isPetCt || Number(mark.kind) === lesion);
 }
 
 function click(row, mm, other) {
@@ -205,7 +206,7 @@ const reader = {
   nextNumber,
   suggest,
   remove: (mark) => act("DELETE", `/api/points/${mark.number}`),
-  pointAt: (row, near) => marksOn(row).sort((a, b) => near(a.ras_mm) - near(b.ras_mm))[0],
+  pointAt: (row, near) => deletable(row).sort((a, b) => near(a.ras_mm) - near(b.ras_mm))[0],
   hover: (row, mm) => {
     active = row;
     showValues(row, mm);
@@ -257,7 +258,7 @@ function render() {
   fillPanel($("panel"), study, state, reader);
   for (const row of rows) row.paintOver();
   if (projection) {
-    projection.marks = state.marks.map((mark) => ({ mm: mark.ras_mm, color: COLORS[mark.kind] }));
+    projection.marks = state.marks;
     projection.draw();
   }
 }

@@ -4,8 +4,9 @@ const MOVED_PX = 4;
 const NEAR_PX = 8;
 
 /**
- * A click sets or deletes a point, a drag with the left button moves the crosshair, with the middle one the image, with
- * the right one the window; the wheel goes through the slices, with Ctrl it zooms.
+ * A click sets or deletes a point, and its repetition in a double click does nothing; a drag with the left button moves
+ * the crosshair, with the middle one the image, with the right one the window; the wheel goes through the slices, with
+ * Ctrl it zooms.
  *
  * @param {import("./slices.js").SliceRow} row
  * @param {{
@@ -24,11 +25,15 @@ export function followMouse(row, reader) {
 
   over.addEventListener("contextmenu", (event) => event.preventDefault());
   over.addEventListener("pointerdown", (event) => {
-    event.preventDefault();
+    document.activeElement?.blur(); // from now on the keys are for the views
     const found = row.at(event);
     if (!found) return;
     from = { ...found, button: event.button, x: event.clientX, y: event.clientY, lastX: event.clientX, lastY: event.clientY, moved: false };
     over.setPointerCapture(event.pointerId);
+  });
+  over.addEventListener("mousedown", (event) => {
+    event.preventDefault();
+    if (from) from.repeated = event.detail > 1; // which pointer events do not count
   });
   over.addEventListener("pointermove", (event) => {
     const found = row.at(event);
@@ -46,7 +51,7 @@ export function followMouse(row, reader) {
   over.addEventListener("pointerup", (event) => {
     const done = from;
     from = null;
-    if (!done || done.moved || event.button === 1) return;
+    if (!done || done.moved || done.repeated || event.button === 1) return;
     const near = (mm) => distance(row, event, done.view, mm);
     const mark = reader.pointAt(row, near);
     if (mark && near(mark.ras_mm) <= NEAR_PX) reader.remove(mark);

@@ -1,4 +1,4 @@
-// Points on a slice: a disc in the colour of the kind, or of the lesion, then with its number.
+// Points on an image: a disc in the colour of the kind, or of the lesion, then with its number; of background a ring.
 
 import { COLORS, labelColor } from "./display.js";
 
@@ -9,15 +9,25 @@ const NEAR_SLICES = 0.5; // up to here it is not faint
 export function drawPoint(pen, { x, y, away, kind, ratio }) {
   if (away > FAR_SLICES) return;
   pen.globalAlpha = away <= NEAR_SLICES ? 1 : 0.3;
-  pen.beginPath();
-  pen.arc(x, y, 5 * ratio, 0, 2 * Math.PI);
-  pen.fillStyle = COLORS[kind] ?? `rgb(${labelColor(Number(kind))})`;
-  pen.fill();
-  pen.lineWidth = 1.5 * ratio;
-  pen.strokeStyle = "#fff";
-  pen.stroke();
+  drawShape(pen, { x, y, kind, radius: 5 * ratio });
   if (!COLORS[kind]) writeNumber(pen, kind, x + 8 * ratio, y, ratio);
   pen.globalAlpha = 1;
+}
+
+/** Draw a disc, or a ring where no colour alone shall tell the kind. */
+export function drawShape(pen, { x, y, kind, radius }) {
+  const color = COLORS[kind] ?? `rgb(${labelColor(Number(kind))})`;
+  pen.beginPath();
+  pen.arc(x, y, radius, 0, 2 * Math.PI);
+  const strokes = kind === "background" ? [["#fff", 1], [color, 0.6]] : [["#fff", 0.3]];
+  if (kind !== "background") {
+    pen.fillStyle = color;
+    pen.fill();
+  }
+  for (const [style, width] of strokes) {
+    [pen.strokeStyle, pen.lineWidth] = [style, width * radius];
+    pen.stroke();
+  }
 }
 
 function writeNumber(pen, number, x, y, ratio) {

@@ -1,5 +1,6 @@
 // The rotating projection. The server makes the frames and knows which voxel each pixel shows.
 
+import { drawShape } from "./points.js";
 import { call } from "./server.js";
 
 const MILLI = 1000;
@@ -41,6 +42,7 @@ export class Projection {
   async fetchFrame(number) {
     if (this.frames[number]) return;
     const answer = await fetch(`/api/projection/${number}`);
+    if (!answer.ok) throw new Error(`frame ${number}: ${answer.status}`);
     this.frames[number] = new Uint16Array(await answer.arrayBuffer());
     document.body.dataset.frames = String(this.frames.length);
   }
@@ -123,7 +125,10 @@ export class Projection {
     pen.scale(ratio, ratio);
     const { left, top, scale } = this.place();
     pen.drawImage(small, left, top, columns * scale, rows * scale);
-    for (const { mm, color } of this.marks) this.dot(pen, mm, color);
+    for (const { ras_mm, kind } of this.marks) {
+      const [x, y] = this.project(ras_mm);
+      drawShape(pen, { x, y, kind, radius: 4 });
+    }
     if (this.mm) this.cross(pen);
   }
 
@@ -134,16 +139,6 @@ export class Projection {
     const along = (axis) => axis.reduce((sum, a, n) => sum + a * (mm[n] - this.centre_mm[n]), 0) / this.step_mm;
     const [u, v] = this.axes[this.number];
     return [left + (along(u) + columns / 2) * scale, top + (along(v) + rows / 2) * scale];
-  }
-
-  dot(pen, mm, color) {
-    const [x, y] = this.project(mm);
-    pen.beginPath();
-    pen.arc(x, y, 4, 0, 2 * Math.PI);
-    pen.fillStyle = color;
-    pen.fill();
-    pen.strokeStyle = "#fff";
-    pen.stroke();
   }
 
   cross(pen) {

@@ -12,12 +12,20 @@ export class Refused extends Error {}
 export async function call(method, path, body) {
   const options = body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   const answer = await fetch(path, { method, ...options });
-  const content = await answer.json();
-  if (!answer.ok) {
-    const detail = typeof content.detail === "string" ? content.detail : JSON.stringify(content.detail);
-    throw new Refused(detail);
+  const text = await answer.text();
+  const content = parsed(text);
+  if (answer.ok && content !== undefined) return content;
+  const detail = content?.detail ?? (text || `${answer.status} ${answer.statusText}`);
+  throw new Refused(typeof detail === "string" ? detail : JSON.stringify(detail));
+}
+
+/** What a text says as JSON; undefined where it is none. */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
-  return content;
 }
 
 const RETRY_MS = 1000;
