@@ -114,6 +114,8 @@ class Algorithm:
     def handle(self, input_dir: Path, output_dir: Path, budget: Budget | None = None) -> Done:
         """Handle the case in `input_dir` within its budget and write its masks to `output_dir`.
 
+        Masks that are there under their names from an earlier run go first.
+
         Raises
         ------
         InputError
@@ -125,6 +127,7 @@ class Algorithm:
         """
         watch = Stopwatch()
         folder = CaseFolder.open(input_dir)
+        folder.remove_masks(output_dir)
         task = task_of(folder)
         session, prompts = self._session(task, folder, watch)
         paths = folder.mask_paths(output_dir)

@@ -14,6 +14,7 @@ from lesionclick.errors import InputError
 from lesionclick.grand_challenge.click_files import read_clicks
 from lesionclick.grand_challenge.image_files import ImageFile, require_writable
 from lesionclick.grand_challenge.interfaces import INTERFACES, Interface, Socket, locate
+from lesionclick.images import unwritable
 
 LISTING = "inputs.json"
 """The file in which the platform lists the sockets of a case."""
@@ -82,6 +83,24 @@ class CaseFolder:
             output.socket: output_dir / output.socket.relative_path / f"{self.image(output.named_after).path.stem}.mha"
             for output in self.interface.outputs
         }
+
+    def remove_masks(self, output_dir: Path) -> None:
+        """Remove masks of earlier runs from where the platform wants those of this case; other files stay.
+
+        The names are told from those of the input files alone, which need not be images.
+
+        Raises
+        ------
+        InputError
+            If that fails.
+        """
+        for output in self.interface.outputs:
+            folder = output_dir / output.socket.relative_path
+            for image in locate(self.path, output.named_after.relative_path).glob("*"):
+                try:
+                    (folder / f"{image.stem}.mha").unlink(missing_ok=True)
+                except OSError as error:
+                    raise unwritable(folder, error) from error
 
     def prepare_output(self, output_dir: Path) -> None:
         """Make the folders of the masks and try to write into them, so that a case does not fail after all the work.

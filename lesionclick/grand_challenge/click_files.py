@@ -15,6 +15,11 @@ from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
 MAX_BYTES = 2**20
 """Largest click file that is read: 20 clicks take 2 kB, five scribbles of a hundred points 50 kB."""
 
+MAX_POINTS = 5000
+"""Most points that are read, ten times those of five long scribbles: the rules solve for all of them at once, which
+takes seconds and a gigabyte for as many.
+"""
+
 MAX_SHOWN = 300
 """Letters of what was found that an error tells."""
 
@@ -62,8 +67,8 @@ def parse_clicks(text: bytes | str, source: str, names: Collection[str] | None =
     Raises
     ------
     InputError
-        If the content is anything else, such as no JSON, a key that is missing or given twice, an unknown name, or a
-        point that is not three finite numbers.
+        If the content is anything else, such as no JSON, a key that is missing or given twice, an unknown name, a
+        point that is not three finite numbers, or more than `MAX_POINTS` points.
     """
     try:
         content = json.loads(text, object_pairs_hook=_unique_keys)
@@ -77,6 +82,8 @@ def parse_clicks(text: bytes | str, source: str, names: Collection[str] | None =
         raise InputError(f"{source}: expected {_TYPE!r} of version 1, found {_show(kind)} of version {_show(version)}")
     if not isinstance(points, list):
         raise InputError(f"{source}: expected a list of points, found {_show(points)}")
+    if len(points) > MAX_POINTS:
+        raise InputError(f"{source}: expected at most {MAX_POINTS} points, found {len(points)}")
     return Prompts(tuple(_parse_point(point, f"{source}, point {n}", names) for n, point in enumerate(points)))
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from lesionclick.errors import InputError
 from lesionclick.network.model_folder import DEFAULT_PREPROCESSOR, ModelFolder
 from lesionclick.network.resampling import Resampling, Window, find_resampling
 from lesionclick.prompts.spec import Align
@@ -91,19 +92,27 @@ def preprocess(
     exact
         Let nnU-Net's own code do all of it. Otherwise its resamplings are done by `lesionclick.network.resampling`,
         channel by channel, so that one at a time is in memory; the voxels of the default one differ by rounding.
+
+    Raises
+    ------
+    InputError
+        If the image is thinner than half a voxel of the network's grid.
     """
     forward = model.plans.transpose_forward
-    spacing = [spacing_zyx[axis] for axis in forward]
+    spacing, target = [spacing_zyx[axis] for axis in forward], model.configuration.spacing
+    cropped = [channel.transpose(forward) for channel in channels]
+    bounds = _bounds_of_nonzero(cropped)
+    sizes = [high - low for low, high in bounds]
+    grid_shape = tuple(round(old / new * n) for old, new, n in zip(spacing, target, sizes, strict=True))
+    if 0 in grid_shape:
+        raise InputError(
+            f"expected an image of at least half a voxel of the network, which has {_show_mm(target)} mm, found one of "
+            f"{sizes} voxels (without zeros at its borders) of {_show_mm(spacing)} mm, along the network's axes"
+        )
     resampling = None if exact else _find_fast_way(model)
     if resampling is None:
         images, bounds = _preprocess_by_nnunet(model, channels, spacing_zyx)
         grid_shape = tuple(images.shape[1:])
-    else:
-        cropped = [channel.transpose(forward) for channel in channels]
-        bounds = _bounds_of_nonzero(cropped)
-        sizes = (high - low for low, high in bounds)
-        target = model.configuration.spacing
-        grid_shape = tuple(round(old / new * n) for old, new, n in zip(spacing, target, sizes, strict=True))
     crop = tuple(slice(low, high) for low, high in bounds)
     needed, window, padding = None, tuple(slice(0, n) for n in grid_shape), [0] * 6
     if body is not None and body.any():
@@ -127,6 +136,10 @@ def preprocess(
         bounds=bounds,
         spacing=tuple(spacing),
     )
+
+
+def _show_mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{mm:.4g}" for mm in spacing)
 
 
 def _preprocess_by_nnunet(

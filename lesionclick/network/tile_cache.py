@@ -46,9 +46,21 @@ class TileCache:
     def __len__(self) -> int:
         return len(self._outputs)
 
-    def of(self, name: Callable[[Tile], Key]) -> KeyedTiles:
-        """Return the cache for the tiles of one prediction, which `name` tells from all other predictions' tiles."""
-        return KeyedTiles(self, name)
+    def of(self, name: Callable[[Tile], Key], tile_bytes: int) -> KeyedTiles:
+        """Return the cache for the tiles of one prediction.
+
+        Parameters
+        ----------
+        name
+            Tells them from all other predictions' tiles.
+        tile_bytes
+            Memory of each output.
+        """
+        return KeyedTiles(self, name, tile_bytes)
+
+    def has_room_for(self, n_bytes: int) -> bool:
+        """Tell whether so much could be kept if nothing else was."""
+        return n_bytes <= self._max_bytes
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,11 @@ class KeyedTiles:
 
     cache: TileCache
     name: Callable[[Tile], Key]
+    tile_bytes: int
+
+    def has_room_for(self, count: int) -> bool:
+        """Tell whether the outputs of so many tiles could be kept together."""
+        return self.cache.has_room_for(count * self.tile_bytes)
 
     def get(self, tile: Tile) -> Tensor | None:
         """Return the output of a tile, if it is kept."""

@@ -45,6 +45,9 @@ class PaintedChannels(Protocol):
 class KeptTiles(Protocol):
     """Outputs of tiles, kept from before."""
 
+    def has_room_for(self, count: int) -> bool:
+        """Tell whether the outputs of so many tiles could be kept together."""
+
     def get(self, tile: Tile) -> Tensor | None:
         """Return the output of a tile, if it is known."""
 
@@ -96,8 +99,8 @@ def predict(
     go_on
         Asked before tiles are computed; False ends the prediction with what there is.
     kept
-        Outputs of tiles that are known, which are not computed, and where new ones are put. The result is the same as
-        without.
+        Outputs of tiles that are known, which are not computed, and where new ones are put. Where it has no room for
+        all tiles of this prediction, it is not used. The result does not depend on what it holds.
     painted
         Further channels, after those of `data`; zero in the padding.
 
@@ -121,6 +124,8 @@ def predict(
         tiles = list_tiles(data.shape[1:], patch_size, step, needed, nearest=nearest)
         if not tiles:
             raise ValueError("no voxel is needed, so there is nothing to predict")
+        if kept is not None and not kept.has_room_for(len(tiles)):
+            kept = None
         points = [[p + n for p, n in zip(point, padding[4::-2], strict=True)] for point in first_zyx]
         order = sorted(range(len(tiles)), key=lambda n: not any(_holds(tiles[n], point) for point in points))
         weights = compute_gaussian(tuple(patch_size), sigma_scale=1 / 8, value_scaling_factor=10, device=padded.device)

@@ -21,13 +21,17 @@ from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.click_files import read_clicks, write_clicks
 from lesionclick.grand_challenge.image_files import ImageFile
 from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
-from lesionclick.images import ITK_ERRORS, Volume, itk_reason, require_same_grid, unwritable
+from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_reason, require_same_grid, unwritable
 from lesionclick.prompts.points import Prompts, describe_oddities
 
 logger = logging.getLogger(__name__)
 
 MAX_SUV = 1000.0
 """Uptake above which a PET is taken for one in Bq/ml: even a full bladder stays a few times below it."""
+
+COVERED = 0.9
+"""Share of the PET's voxels below which the CT is said to cover only a part: most CTs reach as far as the patient does.
+"""
 
 AIR_HU = -1000.0
 """By the definition of the Hounsfield scale."""
@@ -96,7 +100,8 @@ class PetCtCase:
         Raises
         ------
         InputError
-            If one is not 3-D, has several values per voxel or values that are not finite, or the PET is of one value.
+            If one is not 3-D, has several values per voxel or values that are not finite, if no voxel of the PET lies
+            in the CT, or the PET is of one value.
         """
         for name, image in (("CT", ct), ("PET", pet)):
             if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) != (3, 1):
@@ -105,8 +110,17 @@ class PetCtCase:
                     f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()}"
                 )
             _require_finite(sitk.GetArrayViewFromImage(image), name)  # resampling makes large numbers of infinite ones
-        same = sitk.Resample(ct, pet, sitk.Transform(), sitk.sitkLinear, AIR_HU, sitk.sitkFloat32)
-        return cls.from_volumes(Volume.from_image(same), Volume.from_image(sitk.Cast(pet, sitk.sitkFloat32)))
+        same = Volume.from_image(sitk.Resample(ct, pet, sitk.Transform(), sitk.sitkLinear, np.nan, sitk.sitkFloat32))
+        beyond = np.isnan(same.array)
+        if beyond.all():
+            raise InputError(
+                "CT and PET: expected images of one place, found no voxel of the PET in the CT: "
+                f"CT {Grid.from_image(ct)}, PET {same.grid}"
+            )
+        if (share := 1 - beyond.mean()) < COVERED:
+            logger.warning("CT: covers %.0f %% of the PET, and the rest is taken for air", 100 * share)
+        same.array[beyond] = AIR_HU
+        return cls.from_volumes(same, Volume.from_image(sitk.Cast(pet, sitk.sitkFloat32)))
 
     @classmethod
     def from_volumes(cls, ct: Volume, pet: Volume) -> PetCtCase:

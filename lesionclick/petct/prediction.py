@@ -17,7 +17,7 @@ from scipy import ndimage
 from lesionclick.budget import Budget, Plan, Stopwatch
 from lesionclick.images import Volume
 from lesionclick.network import ensemble, tiles
-from lesionclick.network.ensemble import Placement
+from lesionclick.network.ensemble import Network, Placement
 from lesionclick.network.preprocessing import (
     OUTSIDE_LOGIT,
     NetworkInput,
@@ -30,6 +30,7 @@ from lesionclick.network.tile_cache import KeyedTiles, TileCache
 from lesionclick.network.tiles import Tile
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
+from lesionclick.petct.neighbourhood import Near, windows_around
 from lesionclick.petct.tile_prompts import TilePrompts, are_shown_by_tile
 from lesionclick.prompts.points import Prompts
 
@@ -37,9 +38,6 @@ logger = logging.getLogger(__name__)
 
 KEPT_BYTES = 2**29
 """Memory for the logits of tiles that are kept from prompt to prompt; a whole body takes a fifth of it."""
-
-NEAR_MM = 40.0
-"""Half of the width of a click's neighbourhood: what the tiles over the click see on all sides of it."""
 
 VIEW_AXES = (0, 1, 2)
 """Axes (of z, y, x) along which a prediction is mirrored to see how sure it is."""
@@ -63,22 +61,6 @@ class Predicted:
 
     lesion_logit: NDArray[np.float32]
     plan: Plan
-
-
-@dataclass(frozen=True)
-class Near:
-    """What the first fold says of a neighbourhood.
-
-    Attributes
-    ----------
-    window
-        Part of the PET along z, y, x.
-    lesion_logit
-        In that part, float32.
-    """
-
-    window: tuple[slice, ...]
-    lesion_logit: NDArray[np.float32]
 
 
 class PetCtPredictor:
@@ -134,8 +116,10 @@ class PetCtPredictor:
 
         return ensemble.in_memory(work, self.model.networks, self.model.device)
 
-    def predict_near(self, prompts: Prompts, points: Prompts, *, watch: Stopwatch) -> Near:
+    def predict_near(self, prompts: Prompts, points: Prompts, *, watch: Stopwatch) -> tuple[Near, ...]:
         """Predict the tiles over some points alone, by the first fold: a first look, before `predict`.
+
+        Points whose neighbourhoods overlap share one.
 
         Parameters
         ----------
@@ -145,27 +129,40 @@ class PetCtPredictor:
             Those whose neighbourhood is wanted, at least one; they need not be among the prompts.
         watch
             Where the seconds of the stages go.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If the memory does not suffice.
         """
-        device = self.model.device
-        one = _Pass(Placement(device, device), Budget(), watch)
-        seen = self._input(prompts, one)
-        self._near = prompts, one.place, seen
-        with watch.stage("predict nearby"), self.model.arithmetic.autocast(device):
-            logits = tiles.predict(
+
+        def work(place: Placement) -> tuple[Near, ...]:
+            return self._predict_near(prompts, points, _Pass(place, Budget(), watch))
+
+        return ensemble.in_memory(work, self.model.networks, self.model.device)
+
+    def _predict_near(self, prompts: Prompts, points: Prompts, one: _Pass) -> tuple[Near, ...]:
+        self._near = None  # which may hold images where there is no memory for them
+        seen, grid = self._input(prompts, one), self.case.pet.grid
+        with one.watch.stage("predict nearby"), self.model.arithmetic.autocast(one.place.network):
+            lesion_logit = self._compute(
                 self.model.networks[0],
-                seen.data,
-                self.model.content.configuration.patch_size,
+                seen,
+                one,
                 needed=self._around(points.indices_zyx(), seen.case),
-                at_once=self._at_once(one.place),
                 kept=self._kept(seen.prompts, one)(Plan(1), 0),
-                painted=seen.painted,
             )
-        assert logits is not None  # there is no limit of time
-        window = _window(points, self.case.pet.grid.shape_zyx, self.case.pet.grid.spacing_zyx)
-        corner = [axis.start for axis in window]
-        voxels = np.indices([axis.stop - axis.start for axis in window]).reshape(3, -1).T + corner
-        values = self._lesion_logit_at(voxels, seen.case, logits)
-        return Near(window, values.reshape([axis.stop - axis.start for axis in window]))
+        self._near = prompts, one.place, seen
+        nears = []
+        for window in windows_around(points, grid.shape_zyx, grid.spacing_zyx):
+            values = np.empty([axis.stop - axis.start for axis in window], dtype=np.float32)
+            corner = [axis.start for axis in window]
+            voxels = np.indices((1, *values.shape[1:])).reshape(3, -1).T + corner  # slice by slice, for the memory
+            for z, values_there in enumerate(values):
+                there = self._lesion_logit_at(voxels + np.array([z, 0, 0]), seen.case, lesion_logit)
+                values_there[:] = there.reshape(values_there.shape)
+            nears.append(Near(window, values))
+        return tuple(nears)
 
     def predict_views(
         self, prompts: Prompts, voxels_zyx: NDArray[np.integer], *, watch: Stopwatch
@@ -185,26 +182,48 @@ class PetCtPredictor:
         -------
         NDArray
             Lesion logits, shape (views, n): four views for each fold, the first of them not mirrored.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If the memory does not suffice.
         """
-        device = self.model.device
-        one = _Pass(Placement(device, device), Budget(), watch)
+
+        def work(place: Placement) -> NDArray[np.float32]:
+            return self._predict_views(prompts, voxels_zyx, _Pass(place, Budget(), watch))
+
+        return ensemble.in_memory(work, self.model.networks, self.model.device)
+
+    def _predict_views(self, prompts: Prompts, voxels_zyx: NDArray[np.integer], one: _Pass) -> NDArray[np.float32]:
         seen = self._input(prompts, one)
         needed = self._around(voxels_zyx, seen.case)
         views = []
-        with watch.stage("predict views"), self.model.arithmetic.autocast(device):
+        with one.watch.stage("predict views"), self.model.arithmetic.autocast(one.place.network):
             for fold, network in enumerate(self.model.networks):
                 for axes in ((), *((axis,) for axis in VIEW_AXES)):
-                    logits = tiles.predict(
-                        partial(_mirrored, network, [axis + 2 for axis in axes]),
-                        seen.data,
-                        self.model.content.configuration.patch_size,
-                        needed=needed,
-                        kept=self._kept(seen.prompts, one)(Plan(1), fold) if self.keeps_tiles and not axes else None,
-                        painted=seen.painted,
-                    )
-                    assert logits is not None  # there is no limit of time
-                    views.append(self._lesion_logit_at(voxels_zyx, seen.case, logits))
-        return np.stack(views)
+                    kept = self._kept(seen.prompts, one)(Plan(1), fold) if self.keeps_tiles and not axes else None
+                    mirrored = partial(_mirrored, network, [axis + 2 for axis in axes])
+                    lesion_logit = self._compute(mirrored, seen, one, needed=needed, kept=kept)
+                    views.append(self._lesion_logit_at(voxels_zyx, seen.case, lesion_logit))
+        return np.nan_to_num(np.stack(views), nan=OUTSIDE_LOGIT)
+
+    def _compute(
+        self, network: Network, seen: _Seen, one: _Pass, *, needed: torch.Tensor, kept: KeyedTiles | None
+    ) -> NDArray[np.float32]:
+        """Return the lesion's logit minus the background's in the needed tiles, shape (z, y, x), NaN elsewhere."""
+        logits = tiles.predict(
+            network,
+            seen.data,
+            self.model.content.configuration.patch_size,
+            needed=needed,
+            device=one.place.network,
+            at_once=self._at_once(one.place),
+            kept=kept,
+            painted=seen.painted,
+        )
+        assert logits is not None  # there is no limit of time
+        difference: NDArray[np.float32] = (logits[1].float() - logits[0].float()).cpu().numpy()
+        return difference
 
     def _around(self, voxels_zyx: NDArray[np.number], case: NetworkInput) -> torch.Tensor:
         """Return the voxels of the network's grid that some voxels of the PET lie in, shape (z, y, x), bool."""
@@ -214,12 +233,12 @@ class PetCtPredictor:
         return around
 
     def _lesion_logit_at(
-        self, voxels_zyx: NDArray[np.number], case: NetworkInput, logits: torch.Tensor
+        self, voxels_zyx: NDArray[np.number], case: NetworkInput, lesion_logit: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return the lesion's logit minus the background's at voxels of the PET, interpolated, shape (n,)."""
-        difference = (logits[1].float() - logits[0].float()).nan_to_num_(nan=OUTSIDE_LOGIT).cpu().numpy()
+        """Return a logit at voxels of the PET, interpolated, shape (n,); NaN beside what was computed."""
         places = index_on_network(self.model.content, case, voxels_zyx.astype(np.float64))
-        values: NDArray[np.float32] = ndimage.map_coordinates(difference, places.T, order=1, mode="nearest")
+        values: NDArray[np.float32] = ndimage.map_coordinates(lesion_logit, places.T, order=1, mode="nearest")
+        values[((places < -1) | (places > lesion_logit.shape)).any(axis=1)] = np.nan
         return values
 
     def _predict(self, prompts: Prompts, one: _Pass) -> Predicted:
@@ -263,6 +282,11 @@ class PetCtPredictor:
             return 1
         return self.model.arithmetic.tiles_at_once(place.network, self.model.content.configuration.patch_size)
 
+    def _tile_bytes(self, place: Placement) -> int:
+        """Return the memory of a tile's logits, of background and lesion."""
+        voxels: int = math.prod(self.model.content.configuration.patch_size)
+        return 2 * voxels * self.model.arithmetic.dtype_on(place.network).itemsize
+
     def _kept(self, shown: TilePrompts, one: _Pass) -> Callable[[Plan, int], KeyedTiles]:
         """Return what names the tiles of a pass by all that their logits depend on, the marks that reach them."""
 
@@ -271,7 +295,7 @@ class PetCtPredictor:
                 place = tuple((axis.start, axis.stop) for axis in tile)
                 return one.place, plan.mirror_axes, fold, place, shown.reaching(tile, self._reach_mm)
 
-            return self._tiles.of(name)
+            return self._tiles.of(name, self._tile_bytes(one.place))
 
         return kept
 
@@ -304,9 +328,12 @@ class PetCtPredictor:
         return TilePrompts(self.model.encoding, moved, self._spacing, one.place.data)
 
     def _rounded(self, image: Volume) -> NDArray[np.float32]:
-        """Return an image in the precision that the model was trained with, as float32."""
-        precision = self.model.content.prompt.precision
-        return image.array.astype(precision, copy=False).astype(np.float32, copy=False)
+        """Return an image in the precision that the model was trained with, and within its range, as float32."""
+        array = image.array
+        if (precision := self.model.content.prompt.precision) == "float16":
+            limit = float(np.finfo(np.float16).max)  # which a PET in Bq/ml exceeds
+            array = np.clip(array, -limit, limit)
+        return array.astype(precision, copy=False).astype(np.float32, copy=False)
 
     def _body(self) -> NDArray[np.bool_] | None:
         """Return where a prediction is wanted, shape (z, y, x); None for everywhere, as in nnU-Net."""
@@ -352,15 +379,7 @@ class _Pass:
     watch: Stopwatch
 
 
-def _window(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[float]) -> tuple[slice, ...]:
-    """Return the box of voxels within `NEAR_MM` of some points."""
-    places = points.indices_zyx()
-    reach = np.ceil(NEAR_MM / np.asarray(spacing_zyx))
-    low = np.maximum(places.min(axis=0) - reach, 0).astype(int)
-    high = np.minimum(places.max(axis=0) + reach + 1, shape_zyx).astype(int)
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-
-
 def _mirrored(network: Callable[[torch.Tensor], torch.Tensor], dims: Sequence[int], tile: torch.Tensor) -> torch.Tensor:
     """Return what a network says of a mirrored tile, mirrored back."""
-    return network(tile.flip(*dims)).flip(*dims)
+    axes = list(dims)  # which may be none
+    return network(tile.flip(axes)).flip(axes)

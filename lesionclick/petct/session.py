@@ -178,6 +178,11 @@ class PetCtSession:
         ----------
         budget
             As for `segment`.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If the memory does not suffice.
         """
         if self._latest is not None and self._predictor.keeps_tiles:
             before, latest = self._latest
@@ -191,13 +196,17 @@ class PetCtSession:
     def _look_near(self, latest: Segmentation, changed: Prompts) -> Segmentation:
         """Return the latest segmentation with another neighbourhood of the points that changed."""
         grid, watch = self.case.pet.grid, Stopwatch()
-        near = self._predictor.predict_near(self.prompts.on_grid(grid.shape_zyx), changed, watch=watch)
-        corner = np.array([axis.start for axis in near.window])
-        inside = self.prompts.moved(lambda places: places - corner).on_grid(near.lesion_logit.shape)
-        rules: Rules = "none" if self.model.content.prompt.rules == "none" else "clicks"
-        part, acted = apply_rules(near.lesion_logit, inside, grid.spacing_zyx, rules)
+        given = self.prompts.on_grid(grid.shape_zyx)
+        nears = self._predictor.predict_near(given, changed, watch=watch)
         mask, lesion_logit = latest.mask.array.copy(), latest.lesion_logit.array.copy()
-        mask[near.window], lesion_logit[near.window] = part, near.lesion_logit
+        for near in nears:
+            np.copyto(lesion_logit[near.window], near.lesion_logit, where=np.isfinite(near.lesion_logit))
+        rules: Rules = "none" if self.model.content.prompt.rules == "none" else "clicks"
+        whole, acted = apply_rules(lesion_logit, given, grid.spacing_zyx, rules)
+        for near in nears:
+            part = whole[near.window]
+            corrected = part != (lesion_logit[near.window] > 0)
+            np.copyto(mask[near.window], part, where=np.isfinite(near.lesion_logit) | corrected)
         return Segmentation(Volume(mask, grid), Volume(lesion_logit, grid), acted, Plan(1), watch.seconds)
 
 

@@ -164,11 +164,12 @@ def group_points(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -
 
     The parameters are those of `are_in_strokes`; there is a point at least.
     """
-    places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
+    # each place once, since many points on one voxel would be many more pairs
+    places, numbers = np.unique(np.asarray(points_zyx) * np.asarray(spacing_zyx), axis=0, return_inverse=True)
     pairs, count = pairs_within(places, STROKE_LINK_MM), len(places)
     links = scipy.sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
     groups: NDArray[np.int64] = scipy.sparse.csgraph.connected_components(links, directed=False)[1].astype(np.int64)
-    return groups
+    return groups[numbers.ravel()]
 
 
 def is_first_on_lesion(points_zyx: NDArray[np.number], spacing_zyx: Sequence[float]) -> NDArray[np.bool_]:
@@ -191,9 +192,11 @@ def is_first_on_lesion(points_zyx: NDArray[np.number], spacing_zyx: Sequence[flo
         Shape (n,), bool.
     """
     places = np.asarray(points_zyx) * np.asarray(spacing_zyx)
-    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    further: NDArray[np.bool_] = np.tril(distance < SAME_LESION_MM, k=-1).any(axis=1)
-    return ~further | are_in_strokes(points_zyx, spacing_zyx)
+    # one by one, since the pairs of some thousand points in one lesion take gigabytes
+    further = [
+        bool((np.linalg.norm(places[:n] - place, axis=-1) < SAME_LESION_MM).any()) for n, place in enumerate(places)
+    ]
+    return ~np.array(further, dtype=bool) | are_in_strokes(points_zyx, spacing_zyx)
 
 
 def describe_oddities(prompts: Prompts, shape_zyx: Sequence[int]) -> list[str]:

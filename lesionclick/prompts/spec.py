@@ -192,6 +192,8 @@ def _read_prediction(values: object, source: str) -> Prediction:
     axes = values.get("mirror_axes", ())
     if not isinstance(axes, list | tuple) or any(type(axis) is not int or axis not in (0, 1, 2) for axis in axes):
         raise ModelError(f"{source}: mirror_axes must be a list of axes 0, 1, 2, found {axes!r}")
+    if len(set(axes)) < len(axes):
+        raise ModelError(f"{source}: mirror_axes must name each axis once, found {axes!r}")
     if not isinstance(survey := values.get("survey", False), bool):
         raise ModelError(f"{source}: survey must be true or false, found {survey!r}")
     return Prediction(tuple(axes))

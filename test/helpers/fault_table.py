@@ -247,6 +247,12 @@ FAULTS = (
         "primary-followup-ct",
     ),
     Fault("clicks of 50 MB", "task1", lambda case: os.truncate(case / CLICKS, 50_000_000), "at most", container=True),
+    Fault(
+        "clicks of 5,001 points",
+        "task1",
+        _clicks(_points(*[json.loads(TUMOR)] * 5001)),
+        "at most 5000 points, found 5001",
+    ),
     Fault("clicks nested 100,000 deep", "task1", _clicks("[" * 100_000), "nested too deeply", container=True),
     Fault(
         "click of 5,000 digits",
@@ -360,7 +366,8 @@ def table() -> str:
         "",
         "## Faults of the case",
         "",
-        "Nothing is in `/output` afterwards, unless the exit code is 0.",
+        "Nothing is in `/output` afterwards, unless the exit code is 0; a mask that an earlier run has left there",
+        "under the same name goes first.",
         "",
         "| | fault | task | exit code | status | the log says | container |",
         "| --- | --- | --- | --- | --- | --- | --- |",

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helpers.case_folder import CT_NAME, ct_path, pet_path, write_case
-from helpers.longitudinal_folder import POINTS, write_baseline, write_longitudinal_case, write_points
+from helpers.longitudinal_folder import POINTS, image_path, write_baseline, write_longitudinal_case, write_points
 from helpers.model_folder import write_model_folder
 
 from lesionclick.algorithm import Algorithm
-from lesionclick.errors import ModelError
+from lesionclick.errors import InputError, ModelError
 from lesionclick.grand_challenge import case_folder
 from lesionclick.grand_challenge.click_files import write_clicks
-from lesionclick.grand_challenge.interfaces import LONGITUDINAL_CT, PET_CT, PRIMARY
+from lesionclick.grand_challenge.interfaces import LONGITUDINAL_CT, PET_CT, PRIMARY, REGIONS
 from lesionclick.images import Volume
 from lesionclick.longitudinal import session as longitudinal
 from lesionclick.network import model_folder
@@ -100,6 +100,52 @@ class TestChoiceOfTheModel:
     def test_a_folder_without_a_model_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="expected a model folder"):
             Algorithm.load(tmp_path)
+
+
+class TestMasksOfEarlierRuns:
+    @staticmethod
+    def leave(folder: Path, *names: str) -> list[Path]:
+        """Write an old mask and another file into each of some folders; return the other files."""
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("old")
+            (folder / name).with_name("another.mha").write_text("old")
+        return sorted(path for path in folder.rglob("another.mha"))
+
+    def test_a_run_that_fails_in_the_end_leaves_none(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise RuntimeError("lost the device")
+
+        others = self.leave(tmp_path / "out", f"images/tumor-lesion-segmentation/{CT_NAME}.mha")
+        monkeypatch.setattr("lesionclick.petct.session.PetCtSession.segment", fail)
+        with pytest.raises(RuntimeError, match="lost the device"):
+            Algorithm(models).handle(write_case(tmp_path / "case"), tmp_path / "out")
+        assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == others
+
+    @pytest.mark.parametrize("broken", [ct_path, pet_path])
+    def test_a_case_that_is_refused_leaves_none(self, models: Path, tmp_path: Path, broken: Any) -> None:
+        broken(write_case(tmp_path / "case")).write_text("not an image")
+        others = self.leave(tmp_path / "out", f"images/tumor-lesion-segmentation/{CT_NAME}.mha")
+        with pytest.raises(InputError, match="expected an image"):
+            Algorithm(models).handle(tmp_path / "case", tmp_path / "out")
+        assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == others
+
+    def test_none_of_two_regions_stays(self, models: Path, tmp_path: Path) -> None:
+        case = write_longitudinal_case(tmp_path / "case", followups=REGIONS)
+        image_path(case, PRIMARY.followup_ct).write_text("not an image")
+        names = [f"images/{one.mask.socket.slug}/{image_path(case, one.followup_ct).name}" for one in REGIONS]
+        others = self.leave(tmp_path / "out", *names)
+        assert len(others) == 2
+        with pytest.raises(InputError, match="expected an image"):
+            Algorithm(models).handle(case, tmp_path / "out")
+        assert sorted(path for path in (tmp_path / "out").rglob("*") if path.is_file()) == others
+
+    def test_a_folder_that_cannot_be_changed_is_refused(self, models: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").touch()
+        with pytest.raises(InputError, match="expected a folder that user"):
+            Algorithm(models).handle(write_case(tmp_path / "case"), tmp_path / "out")
 
 
 class TestSteps:

@@ -82,6 +82,13 @@ class TestRead:
         warn_about_prompts(PROMPTS, pet)
         assert caplog.records == []
 
+    def test_up_to_5000_clicks_are_read_and_more_refused(self, tmp_path: Path) -> None:
+        prompts = Prompts.from_indices(tumor_zyx=np.stack([np.arange(5000) % n for n in (16, 18, 20)], axis=1))
+        assert len(read(write_case(tmp_path, prompts=prompts)).prompts) == 5000
+        write_clicks(tmp_path / "lesion-clicks.json", prompts.followed_by([Point(TUMOR, (1.0, 2.0, 3.0))]))
+        with pytest.raises(InputError, match=r"lesion-clicks\.json: expected at most 5000 points, found 5001"):
+            read(tmp_path)
+
 
 class TestGrids:
     @pytest.mark.parametrize("change_mm", [0.9e-3, -1e-9])
@@ -201,6 +208,26 @@ class TestFromImages:
         assert (case.ct.array[:, :, 11:] == -1000).all()
         assert np.array_equal(case.pet.array, sitk.GetArrayFromImage(pet))
         assert case.prompts == Prompts()
+
+    @staticmethod
+    def shifted_ct(voxels: int) -> sitk.Image:
+        """A CT on the PET's grid of 20 voxels along x, moved by some of them."""
+        ct, _ = images()
+        ct.SetOrigin(ct.TransformIndexToPhysicalPoint((voxels, 0, 0)))
+        return ct
+
+    @pytest.mark.parametrize(("voxels", "told"), [(0, None), (2, None), (3, "85 %"), (-3, "85 %"), (19, "5 %")])
+    def test_a_ct_that_covers_a_part_of_the_pet_is_warned_about(
+        self, voxels: int, told: str | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        case = PetCtCase.from_images(ct=self.shifted_ct(voxels), pet=images()[1])
+        assert (case.ct.array == -1000).all(axis=(0, 1)).sum() == abs(voxels)
+        messages = [record.getMessage() for record in caplog.records]
+        assert messages == ([f"CT: covers {told} of the PET, and the rest is taken for air"] if told else [])
+
+    def test_a_ct_of_another_place_is_refused(self) -> None:
+        with pytest.raises(InputError, match="expected images of one place, found no voxel of the PET in the CT: CT "):
+            PetCtCase.from_images(ct=self.shifted_ct(21), pet=images()[1])
 
     def test_ct_on_the_pets_grid_is_kept(self) -> None:
         ct, pet = images()

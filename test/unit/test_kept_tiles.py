@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lesionclick.images import Grid, Volume
 from lesionclick.network.tile_cache import TileCache
+from lesionclick.petct import prediction
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession
@@ -203,6 +204,27 @@ def test_the_neighbourhood_of_a_click_comes_first_and_then_the_whole(make_sessio
     np.testing.assert_allclose(near.lesion_logit.array[window], final.lesion_logit.array[window], atol=0.05)
     fresh = PetCtSession(session.model, session.case).segment(session.prompts)
     np.testing.assert_array_equal(final.mask.array, fresh.mask.array)
+
+
+def test_where_one_pass_takes_more_memory_than_there_is_nothing_is_kept(
+    make_session: Callable[..., PetCtSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = make_session()
+    everything = passes_of(kept)
+    n_bytes = everything * 2 * 16**3 * 4  # of background and lesion in float32
+    monkeypatch.setattr(prediction, "KEPT_BYTES", n_bytes)
+    assert passes_of(session := make_session()) == everything
+    assert passes_of(session) == 0
+    monkeypatch.setattr(prediction, "KEPT_BYTES", n_bytes - 1)
+    session, clicks = make_session(), [(TUMOR, (10, 9, 40)), (BACKGROUND, (3, 9, 10))]
+    for kind, place in clicks:
+        session.add(kind, place)
+        kept.add(kind, place)
+        assert passes_of(session) == everything
+        assert len(session._predictor._tiles) == 0
+        found, fresh = session.segment(), PetCtSession(session.model, session.case).segment(session.prompts)
+        np.testing.assert_array_equal(found.lesion_logit.array, fresh.lesion_logit.array)
+        np.testing.assert_array_equal(found.mask.array, kept.segment().mask.array)
 
 
 def test_the_neighbourhood_needs_few_tiles(make_session: Callable[..., PetCtSession]) -> None:

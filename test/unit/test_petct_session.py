@@ -10,14 +10,17 @@ import pytest
 import torch
 from helpers.model_folder import write_model_folder
 
-from lesionclick.budget import Budget, Plan
+from lesionclick.budget import Budget, Plan, Stopwatch
+from lesionclick.errors import OutOfMemoryError
 from lesionclick.images import Grid, Volume
-from lesionclick.network import tiles
+from lesionclick.network import ensemble, tiles
 from lesionclick.network.acceleration import Arithmetic
+from lesionclick.network.ensemble import Placement
 from lesionclick.network.preprocessing import OUTSIDE_LOGIT
 from lesionclick.petct import prediction
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
+from lesionclick.petct.neighbourhood import windows_around
 from lesionclick.petct.rules import RulesActed
 from lesionclick.petct.session import PetCtSession
 from lesionclick.prompts.encodings import Fields, Gaussian
@@ -187,6 +190,142 @@ class TestPrompts:
                 np.testing.assert_array_equal(result.mask.array, result.lesion_logit.array > 0)
         assert masks["none"][8, 8, 8] == 1
         assert masks["clicks"][8, 8, 8] == 0
+
+
+def long_session(tmp_path: Path, **options: Any) -> PetCtSession:
+    """A body of 360 mm with a hot lesion in the middle, and a network that marks what is hot."""
+    ct, pet = ct_and_pet((16, 16, 120), (3.0, 3.0, 3.0))
+    pet.array[58:63, 6:10, 6:10] = 20.0
+    model = network_stage(tmp_path, **options)
+
+    def network(tile: torch.Tensor) -> torch.Tensor:
+        hot = tile[:, 1:2] - 2  # by how many standard deviations
+        return torch.cat([-hot, hot], dim=1)
+
+    model.networks = (network,)  # type: ignore[assignment]
+    return PetCtSession(model, PetCtCase(ct, pet))
+
+
+class TestFirstLook:
+    def test_what_lies_between_two_clicks_stays(self, tmp_path: Path) -> None:
+        session = long_session(tmp_path)
+        before = session.segment()
+        lesion = before.mask.array > 0
+        assert lesion.sum() == lesion[58:63, 6:10, 6:10].sum() == 5 * 4 * 4
+        session.add(TUMOR, (8, 8, 8))
+        session.add(TUMOR, (8, 8, 111))
+        near, final = session.updates()
+        assert near.mask.array[lesion].all()
+        assert near.mask.array[8, 8, 8] == near.mask.array[111, 8, 8] == 1
+        # tiles over the clicks begin at 0 and 8, and at 96 and 104
+        np.testing.assert_array_equal(near.lesion_logit.array[24:96], before.lesion_logit.array[24:96])
+        fresh = PetCtSession(session.model, session.case).segment(session.prompts)
+        np.testing.assert_array_equal(final.mask.array, fresh.mask.array)
+        np.testing.assert_array_equal(near.mask.array, final.mask.array)
+
+    def test_a_click_in_air_beside_the_body_counts_at_once(self, tmp_path: Path) -> None:
+        session = long_session(tmp_path)
+        session.case.ct.array[100:], session.case.pet.array[100:] = -1000, 0.0
+        before = session.segment()
+        session.add(TUMOR, (8, 8, 118))
+        near, final = session.updates()
+        assert near.mask.array[118, 8, 8] == final.mask.array[118, 8, 8] == 1
+        assert (near.lesion_logit.array[104:] == OUTSIDE_LOGIT).all()
+        np.testing.assert_array_equal(near.mask.array[:100], before.mask.array[:100])
+
+    def test_each_point_has_its_box_unless_boxes_overlap(self) -> None:
+        points = clicks(*((TUMOR, (5.0, 6.0, z)) for z in (8.0, 100.0, 34.0, 30.0)))
+        plane = (slice(0, 17), slice(0, 20))  # 40 mm are 14 voxels of 3 mm along z, and 10 or 14 of 4 or 3 mm
+        found = windows_around(points, (120, 40, 60), (3.0, 4.0, 3.0))
+        assert sorted(found, key=str) == [(slice(0, 49), *plane), (slice(86, 115), *plane)]
+
+    def test_it_takes_no_more_memory_the_farther_points_are_apart(self) -> None:
+        ends = clicks(*((BACKGROUND, (x, x, x)) for x in (0.0, 999.0)))
+        assert [[axis.stop - axis.start for axis in one] for one in windows_around(ends, (1000,) * 3, (2.0,) * 3)] == [
+            [21, 21, 21],
+            [20 + 1, 20 + 1, 20 + 1],
+        ]
+
+
+@pytest.mark.parametrize("stage", ["image", "network"])
+def test_places_are_proposed_whether_tiles_are_kept_or_not(stage: Any, tmp_path: Path) -> None:
+    session = long_session(tmp_path, prompt=replace(GAUSSIAN, stage=stage))
+    assert session._predictor.keeps_tiles == (stage == "network")
+    session.segment()
+    assert len(session.suggest()) == 3
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(
+        ("precision", "expected"), [("float16", [7e4, 65504.0, 2.5]), ("float32", [7e4, 7e4, 2.5])]
+    )
+    def test_becquerels_beyond_half_precision_stay_finite(
+        self, precision: Any, expected: list[float], tmp_path: Path
+    ) -> None:
+        ct, pet = ct_and_pet((16, 16, 16), (3.0, 3.0, 3.0))
+        pet.array[0, 0, :2] = 7e4, 2.5
+        model = network_stage(tmp_path, prompt=replace(GAUSSIAN, precision=precision))
+        session = PetCtSession(model, PetCtCase(ct, pet))
+        assert session._predictor._rounded(pet)[0, 0, :2].tolist() == expected[1:]
+        assert np.isfinite(session.segment().lesion_logit.array).all()
+        assert pet.array[0, 0, 0] == expected[0]
+
+
+class TestMemory:
+    """A device with room for images and networks, and for a tile only where tiles are computed one by one."""
+
+    @pytest.fixture
+    def session(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PetCtSession:
+        session = long_session(tmp_path)
+        session.segment()
+        session.add(TUMOR, (8, 8, 8))
+        places = [Placement(CPU, CPU), Placement(CPU, CPU, one_by_one=True)]
+        monkeypatch.setattr(ensemble, "list_placements", lambda _: places)
+        return session
+
+    @staticmethod
+    def with_room(session: PetCtSession, monkeypatch: pytest.MonkeyPatch, *, one_by_one: bool) -> list[int]:
+        """Let the networks fail for several tiles at once, and for one where there is no room; return their numbers."""
+        network, seen = session.model.networks[0], []
+
+        def limited(tile: torch.Tensor) -> torch.Tensor:
+            seen.append(len(tile))
+            if len(tile) > 1 or not one_by_one:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            found: torch.Tensor = network(tile)
+            return found
+
+        session.model.networks = (limited,)  # type: ignore[assignment]
+        monkeypatch.setattr(Arithmetic, "tiles_at_once", lambda *_: 4)
+        return seen
+
+    def test_a_first_look_and_proposals_take_what_there_is(
+        self, session: PetCtSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = PetCtSession(session.model, session.case)
+        plain.segment()
+        plain.add(TUMOR, (8, 8, 8))
+        expected, proposed = list(plain.updates()), plain.suggest()
+        seen = self.with_room(session, monkeypatch, one_by_one=True)
+        found = list(session.updates())
+        assert seen[0] == 4
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one.mask.array, other.mask.array)
+        seen.clear()
+        assert session.suggest() == proposed
+        assert set(seen) == {1, 4}
+
+    def test_without_memory_anywhere_both_end_with_an_error_of_their_own(
+        self, session: PetCtSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.with_room(session, monkeypatch, one_by_one=False)
+        voxels = np.array([[8, 8, 8]])
+        for work in (
+            lambda: next(session.updates()),
+            lambda: session._predictor.predict_views(session.prompts, voxels, watch=Stopwatch()),
+        ):
+            with pytest.raises(OutOfMemoryError, match="expected enough memory"):
+                work()
 
 
 class TestBody:

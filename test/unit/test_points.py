@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -164,6 +165,29 @@ def test_a_click_within_50_mm_of_an_earlier_one_is_not_the_first_on_its_lesion()
     assert is_first_on_lesion(points, (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
     assert is_first_on_lesion(points[::-1], (2.0, 5.0, 5.0)).tolist() == [True, True, False, False]
     assert is_first_on_lesion(points[:0], (2.0, 5.0, 5.0)).tolist() == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 400])
+def test_first_clicks_are_those_of_the_plain_formula(count: int) -> None:
+    rng = np.random.default_rng(count)
+    points = rng.integers(0, [40, 60, 60], (count, 3))
+    points = np.concatenate([points, points[rng.integers(0, count, count // 2)]])  # some voxels twice
+    spacing = (5.0, 10.0, 10.0)  # in which many pairs are 50 mm apart to the bit
+    distance = np.linalg.norm((points[:, None] - points) * spacing, axis=-1)
+    assert count < 400 or (distance == 50).any()
+    expected = ~np.tril(distance < 50, k=-1).any(axis=1) | are_in_strokes(points, spacing)
+    np.testing.assert_array_equal(is_first_on_lesion(points, spacing), expected)
+
+
+def test_thousands_of_points_in_one_place_take_little_memory() -> None:
+    points = np.concatenate([np.full((4000, 3), 7), [[7, 7, 40], [7, 7, 41]]])
+    tracemalloc.start()
+    first = is_first_on_lesion(points, (3.0, 2.0, 2.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # the two beside are one click on another lesion, 66 mm away, and a further one; the others count as a stroke
+    assert first.tolist() == [True] * 4001 + [False]
+    assert peak < 50 * len(points) * 8  # all pairs would be 16 million numbers
 
 
 class TestStrokes:

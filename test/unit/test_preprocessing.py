@@ -6,6 +6,7 @@ import torch
 from helpers.model_folder import write_model_folder
 from torch.nn import functional
 
+from lesionclick.errors import InputError
 from lesionclick.network.model_folder import read_model_folder
 from lesionclick.network.preprocessing import (
     _shrink_mask,
@@ -43,6 +44,17 @@ def test_the_fast_way_equals_nnunets_own_where_the_image_is_cropped_and_clicks_a
     assert (exact.bounds, exact.shape, exact.grid_shape) == (fast.bounds, fast.shape, fast.grid_shape)
     assert exact.spacing == fast.spacing
     np.testing.assert_allclose(fast.images.numpy(), exact.images.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_image_thinner_than_half_a_voxel_of_the_network_is_refused(tmp_path: Path, exact: bool) -> None:
+    model = read_model_folder(write_model_folder(tmp_path), task="task1", n_images=2)  # 3 x 2 x 2 mm
+    channels = np.random.default_rng(0).uniform(1, 5, (4, 2, 20, 18)).astype(np.float32)
+    assert preprocess(model, channels, (0.8, 2.0, 2.0), exact=exact).grid_shape == (1, 20, 18)  # 1.6 mm
+    # two slices of 0.75 mm are half a voxel, which is rounded to none
+    message = r"which has 3 x 2 x 2 mm, found one of \[2, 20, 18\] voxels .* of 0.75 x 2 x 2 mm"
+    with pytest.raises(InputError, match=message):
+        preprocess(model, channels, (0.75, 2.0, 2.0), exact=exact)
 
 
 def test_the_lesion_logit_is_the_same_but_for_rounding(tmp_path: Path) -> None:

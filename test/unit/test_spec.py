@@ -133,6 +133,7 @@ def test_official_baseline_is_a_gaussian_of_three_voxels_on_the_image() -> None:
         ({"rules": "all"}, "rules"),
         ({"prediction": [2]}, "prediction: expected an object"),
         ({"prediction__mirror_axes": [3]}, "prediction: mirror_axes"),
+        ({"prediction__mirror_axes": [0, 0]}, "mirror_axes must name each axis once, found .0, 0."),
         ({"prediction__mirror_axes": [True]}, "prediction: mirror_axes"),
         ({"prediction__mirror_axes": "xyz"}, "prediction: mirror_axes"),
         ({"prediction__survey": 1}, "prediction: survey"),

@@ -169,6 +169,27 @@ def test_logits_that_are_not_finite_in_half_precision_are_refused(value: float) 
         predict(lambda tile: torch.full_like(tile, value), torch.zeros(1, 5, 6, 9), PATCH)
 
 
+@pytest.mark.parametrize(("room", "asked"), [(9, 9), (8, 0)])
+def test_outputs_are_kept_together_or_not_at_all(room: int, asked: int) -> None:
+    class Kept(dict[int, Tensor]):
+        def has_room_for(self, count: int) -> bool:
+            return count <= room
+
+        def get(self, tile: tuple[slice, ...]) -> Tensor | None:  # type: ignore[override]
+            return super().get(tile[2].start)
+
+        def put(self, tile: tuple[slice, ...], output: Tensor) -> None:
+            self[tile[2].start] = output
+
+    # tiles of 8 voxels start at 0, 4, ..., 32
+    kept, data = Kept(), torch.randint(0, 100, (1, 4, 6, 40), generator=torch.Generator().manual_seed(0)).float()
+    first, second = (predict(network := Counted(two_channels), data, PATCH, kept=kept) for _ in range(2))
+    assert len(kept) == asked
+    assert len(network.tiles) == 9 - asked
+    assert torch.equal(first, predict(two_channels, data, PATCH))
+    assert torch.equal(second, first)
+
+
 @pytest.mark.parametrize("at_once", [2, 5, 100])
 @pytest.mark.parametrize("axes", [(), (0, 2)])
 def test_tiles_that_are_computed_together_give_what_they_give_one_by_one(at_once: int, axes: tuple[int, ...]) -> None:

@@ -1,0 +1,44 @@
+"""The neighbourhoods of points, which are looked at before the whole. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesionclick.prompts.points import Prompts
+
+NEAR_MM = 40.0
+"""Half of the width of a click's neighbourhood: what the tiles over the click see on all sides of it."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """What the first fold says of a neighbourhood.
+
+    Attributes
+    ----------
+    window
+        Part of the PET along z, y, x.
+    lesion_logit
+        In that part, float32; NaN where no tile was computed.
+    """
+
+    window: tuple[slice, ...]
+    lesion_logit: NDArray[np.float32]
+
+
+def windows_around(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[float]) -> list[tuple[slice, ...]]:
+    """Return the boxes of voxels within `NEAR_MM` of each point; boxes that overlap become one around both."""
+    reach = np.ceil(NEAR_MM / np.asarray(spacing_zyx))
+    boxes = np.empty((0, 2, 3), dtype=int)  # low and high
+    for place in points.indices_zyx():
+        box = np.array([np.maximum(place - reach, 0), np.minimum(place + reach + 1, shape_zyx)]).astype(int)
+        while (over := ((boxes[:, 0] < box[1]) & (box[0] < boxes[:, 1])).all(axis=1)).any():
+            together = np.concatenate([boxes[over], box[None]])
+            box = np.array([together[:, 0].min(axis=0), together[:, 1].max(axis=0)])
+            boxes = boxes[~over]
+        boxes = np.concatenate([boxes, box[None]])
+    return [tuple(slice(*axis) for axis in box.T.tolist()) for box in boxes]
