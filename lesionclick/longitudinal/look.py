@@ -26,6 +26,8 @@ SEEN_ALIKE, SEEN_CLEARLY, SEEN_ALONE = 2.3, 4.0, 1.6
 """Where nobody knows how large a lesion is, a look at a zoom above the third counts less if the next smaller patch does
 not show the lesion at the same volume, up to the first as a factor, or if its mean logit is below the second; chosen in
 docs/ablation.md."""
+CLOSE_ALIKE = 1.3
+"""A close look counts if its volume is that of the look before, up to this factor; chosen in docs/ablation.md."""
 AIR_HU = -1000.0
 OUTSIDE_LOGIT = -20.0
 """Lesion logit beyond a patch, and of voxels that are not the lesion's."""
@@ -51,6 +53,11 @@ class Look:
     lesion_logit: NDArray[np.float32]
     zoom: float
     found: bool
+
+    @property
+    def voxels(self) -> int:
+        """How many voxels of the follow-up are the lesion's."""
+        return int(np.count_nonzero(self.lesion_logit > OUTSIDE_LOGIT))
 
 
 NOTHING = Look((slice(0, 0),) * 3, np.zeros((0, 0, 0), dtype=np.float32), 1.0, found=False)
@@ -110,7 +117,8 @@ def look_closely(
     Returns
     -------
     list of Look
-        In patches of the same size. Where a lesion is not seen any more, the look before counts.
+        In patches of the same size. Where these do not see a lesion of much the same volume (`CLOSE_ALIKE`), the look
+        before counts: their mean is then one of a lesion and of none.
     """
     cuts = [_channels(ct, lesion, seen.zoom, model) for lesion, seen in zip(lesions, looks, strict=True)]
     lesion_logits = model.predict_lesion_logits([channels for _, channels in cuts], plan)
@@ -118,8 +126,8 @@ def look_closely(
     for lesion, seen, (patch, _), lesion_logit in zip(lesions, looks, cuts, lesion_logits, strict=True):
         distance_mm = _distances_mm(ct, lesion, patch, seen.zoom * np.asarray(model.spacing_zyx))
         kept = _component(lesion_logit, distance_mm, lesion.clicked)
-        new = None if kept is None else _take(patch, lesion_logit, kept, ct=ct, zoom=seen.zoom, found=True)
-        closer.append(new if new is not None and new.lesion_logit.size else seen)
+        new = NOTHING if kept is None else _take(patch, lesion_logit, kept, ct=ct, zoom=seen.zoom, found=True)
+        closer.append(new if max(new.voxels, seen.voxels) <= CLOSE_ALIKE * min(new.voxels, seen.voxels) else seen)
     return closer
 
 
