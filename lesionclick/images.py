@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,19 +160,14 @@ class Volume:
         path = Path(path)
         if not path.name.endswith(WRITABLE):
             raise InputError(f"{path}: expected a file to write that ends in {', '.join(WRITABLE)}, found {path.name}")
-        temporary = temporary_beside(path)
         image = self.to_image()
-        try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+        with replacing(path) as temporary:
+            try:
+                sitk.WriteImage(image, str(temporary), useCompression=True)
+            except ITK_ERRORS as error:
+                raise unwritable(path.parent, error) from error
             _require_written(temporary, self.array)
             temporary.chmod(0o644)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except ITK_ERRORS as error:
-            raise unwritable(path.parent, error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def to_image(self) -> sitk.Image:
         """Return a SimpleITK image with the array's values and the grid's geometry."""
@@ -212,9 +209,27 @@ def itk_reason(error: Exception) -> str:
     return re.sub(r"^\w+\(0x\w+\): ", "", " ".join(str(error).split("ERROR:")[-1].split()))
 
 
-def temporary_beside(path: Path) -> Path:
-    """Return the name of a hidden file in the same folder, of the same form, which no other call returns."""
-    return path.with_name(f".{secrets.token_hex(8)}.{path.name}")
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a hidden file of the same form to write, which takes the place of `path` when the context ends.
+
+    It does so whole, once it is on the disk; after an error `path` is as before. Two contexts may write one path.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def unwritable(folder: Path, error: Exception) -> InputError:

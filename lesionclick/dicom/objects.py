@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 
-from lesionclick.images import temporary_beside, unwritable
+from lesionclick.images import replacing
 
 MAKER = "lesionclick"
 """What the objects name as their manufacturer, model and algorithm."""
@@ -58,15 +57,7 @@ def save(dataset: Dataset, path: Path) -> Path:
     InputError
         If it cannot be written.
     """
-    temporary = temporary_beside(path)
-    try:
+    with replacing(path) as temporary:
         dataset.save_as(temporary)
         temporary.chmod(0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -137,14 +137,10 @@ def volumes_then(case: LongitudinalCase, region: str) -> dict[int, float]:
     """
     volumes: dict[int, float] = {}
     for baseline in case.baselines:
-        if baseline.region == region or not _is_paired(case):
+        if baseline.region == region or not case.is_paired:
             for number, ml in volumes_ml(baseline.lesions.array, baseline.lesions.grid.voxel_ml).items():
                 volumes[number] = max(ml, volumes.get(number, 0.0))
     return volumes
-
-
-def _is_paired(case: LongitudinalCase) -> bool:
-    return {baseline.region for baseline in case.baselines} == {followup.region for followup in case.followups}
 
 
 def _looked_for(case: LongitudinalCase, pairs: Mapping[Socket, MaskPair], region: Region) -> set[int]:
@@ -153,7 +149,7 @@ def _looked_for(case: LongitudinalCase, pairs: Mapping[Socket, MaskPair], region
     Where each follow-up has a baseline of its own, the numbers of the other region are other lesions.
     """
     numbers = set(volumes_then(case, region.name))
-    if _is_paired(case):
+    if case.is_paired:
         return numbers
     elsewhere = (pair.label for socket, pair in pairs.items() if socket != region.mask.socket)
     return numbers.difference(*(np.unique(array).tolist() for array in elsewhere))

@@ -112,6 +112,11 @@ class LongitudinalCase:
     baselines: tuple[Baseline, ...]
     followups: tuple[Followup, ...]
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether each follow-up has a baseline of its own region; numbers of two regions are then other lesions."""
+        return {baseline.region for baseline in self.baselines} == {followup.region for followup in self.followups}
+
     @classmethod
     def read(cls, folder: CaseFolder) -> LongitudinalCase:
         """Read and check the case that the platform laid out.

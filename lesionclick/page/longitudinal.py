@@ -15,14 +15,13 @@ from scipy import ndimage
 from lesionclick.budget import Budget
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.interfaces import REGIONS
-from lesionclick.images import Volume, points_from_indices
+from lesionclick.images import Volume, points_from_indices, replacing
 from lesionclick.longitudinal.alignment import Alignment
 from lesionclick.longitudinal.case import Baseline
 from lesionclick.longitudinal.labels import LesionPoints
 from lesionclick.longitudinal.session import LongitudinalSegmentation, LongitudinalSession
 from lesionclick.page.marks import Mark, Marks
 from lesionclick.page.places import from_ras, ras_at
-from lesionclick.page.records import replacing
 from lesionclick.page.study import Answer
 from lesionclick.prompts.points import Point, Prompts
 
@@ -178,7 +177,7 @@ class LongitudinalStudy:
         that no follow-up shows has no volume now; one that was looked for, or has no point, has vanished.
         """
         assert self._sources is not None
-        paired = {one.region for one in self._baselines.values()} == {one.region for one in self._followups.values()}
+        paired = self._session.case.is_paired
         rows: dict[tuple[str, int], dict[str, Any]] = {}
 
         def row(region: str, number: int) -> dict[str, Any]:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lesionclick.budget import Budget
 from lesionclick.grand_challenge.interfaces import LESION_CLICKS
-from lesionclick.images import Volume
+from lesionclick.images import Volume, replacing
 from lesionclick.page.marks import Mark, Marks
 from lesionclick.page.places import ras_at
-from lesionclick.page.records import replacing
 from lesionclick.page.study import Answer
 from lesionclick.petct.quantification import Quantification, quantify, to_csv
 from lesionclick.petct.session import PetCtSession

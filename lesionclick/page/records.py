@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from lesionclick.errors import InputError
 from lesionclick.grand_challenge.click_files import read_clicks, read_lesion_points, write_clicks
 from lesionclick.grand_challenge.image_files import require_writable
 from lesionclick.grand_challenge.interfaces import LESION_CLICKS
-from lesionclick.images import Grid, require_same_grid, temporary_beside, unwritable
+from lesionclick.images import Grid, replacing, require_same_grid, unwritable
 from lesionclick.prompts.points import Point, Prompts
 
 IMAGES = "clicked-images.json"
@@ -116,27 +115,6 @@ class Records:
             return {}
         except (OSError, ValidationError) as error:
             raise InputError(f"{path}: expected the grids that clicks lie on, found {error}") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write, which takes the place of `path` when the context ends without an error.
-
-    Raises
-    ------
-    InputError
-        If it cannot be written.
-    """
-    temporary = temporary_beside(path)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Prompts:

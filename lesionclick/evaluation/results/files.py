@@ -8,7 +8,6 @@ that is not defined is null.
 import csv
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -21,6 +20,7 @@ from lesionclick.evaluation.measures import LESIONS, MEASURES, Scores
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
 from lesionclick.evaluation.results.challenge import CHALLENGES
 from lesionclick.evaluation.results.runs import CaseFiles, CaseResult, Origin, RunResult, tracer_in
+from lesionclick.images import replacing
 from lesionclick.prompts.spec import TaskName
 
 RECORDS = "records"
@@ -112,13 +112,9 @@ def write_runs(path: Path, runs: Sequence[RunResult]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, which appears whole or not at all."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    """Write a text file, which appears whole or not at all; `InputError` if it cannot be written."""
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_file(path: Path) -> list[RunResult]:
