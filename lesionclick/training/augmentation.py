@@ -194,9 +194,8 @@ class WeighLesions(BasicTransform):  # type: ignore[misc]
         sizes = np.bincount(numbers.ravel())
         weights = np.clip(np.rint(FULL_WEIGHT_VOXELS / np.maximum(sizes, 1)), 1, LARGEST_WEIGHT)
         weights[0] = 1
-        own = torch.from_numpy(weights.astype(np.float32)[numbers])
-        width = 2 * RIM_VOXELS + 1
-        channel = functional.max_pool3d(own[None], width, stride=1, padding=RIM_VOXELS)[0].to(torch.int16)
+        own = weights.astype(np.int16)[numbers]
+        channel = torch.from_numpy(ndimage.maximum_filter(own, size=2 * RIM_VOXELS + 1, mode="nearest"))
         return {**data_dict, "segmentation": torch.stack([label[0], channel])}
 
 
