@@ -30,7 +30,7 @@ from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession, Segmentation
 
 T4_BYTES = 16 * 10**9
-SCARCE_BYTES = (3 * 10**9, 10**9, 3 * 10**8)
+SCARCE_BYTES = (10**9, 3 * 10**8, 10**8, 3 * 10**7)
 """Memory that is allowed one after the other, until the fall-back is seen."""
 
 AT_ONCE = (1, 2, 4, 8, 16)
@@ -43,14 +43,15 @@ def memory_limit(device: torch.device, n_bytes: int) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    total = torch.cuda.get_device_properties(device).total_memory
+    index = torch.cuda.current_device() if device.index is None else device.index
+    total = torch.cuda.get_device_properties(index).total_memory
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
-    torch.cuda.set_per_process_memory_fraction(min(n_bytes / total, 1.0), device)
+    torch.cuda.set_per_process_memory_fraction(min(n_bytes / total, 1.0), index)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
 
 
 @contextmanager

@@ -219,7 +219,7 @@ def _take(cut: Callable[[Tile], Tensor], device: torch.device, at_once: int, til
     filled = [*tiles, *[tiles[-1]] * (at_once - len(tiles))]
     cuts = [cut(tile) for tile in filled]
     taken = cuts[0][None] if len(cuts) == 1 else torch.stack(cuts)
-    if device.type != "cuda" or taken.device == device:
+    if device.type != "cuda" or taken.is_cuda:  # "cuda" and "cuda:0" are not equal
         return taken.to(device)
     beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     with torch.cuda.stream(beside):

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from lesionclick.errors import ModelError
-from lesionclick.network.tiles import list_tiles, predict
+from lesionclick.network import tiles
+from lesionclick.network.tiles import Tile, list_tiles, predict
 
 PATCH = (4, 6, 8)
 
@@ -210,3 +211,30 @@ def test_together_or_not_the_prediction_ends_when_the_time_is_over() -> None:
     # tiles of 8 voxels start at 0, 4, ..., 32; four of the nine are computed
     assert logits[..., :20].isfinite().all()
     assert logits[..., 20:].isnan().all()
+
+
+class OnGpu(Tensor):
+    """Stands for a tensor in the memory of the first GPU, which PyTorch names ``cuda:0`` whoever asked for ``cuda``."""
+
+    device = torch.device("cuda", 0)
+    is_cuda = True
+
+    def pin_memory(self, *_: object) -> Tensor:
+        raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+
+    def to(self, *_: object, **__: object) -> Tensor:
+        return self
+
+
+@pytest.mark.parametrize("device", [torch.device("cuda"), torch.device("cuda", 0)])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_tiles_on_the_gpu_stay_there_by_whatever_name_it_goes(device: torch.device, at_once: int) -> None:
+    image = torch.arange(3 * 4 * 6 * 8.0).reshape(3, 4, 6, 8)
+
+    def cut(tile: Tile) -> Tensor:
+        return image[:, *tile].as_subclass(OnGpu)
+
+    whole = (slice(0, 4), slice(0, 6), slice(0, 8))
+    taken = tiles._take(cut, device, at_once, [whole])
+    assert isinstance(taken, OnGpu)
+    torch.testing.assert_close(taken.as_subclass(Tensor), image.expand(at_once, -1, -1, -1, -1))
