@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from helpers.longitudinal_folder import write_longitudinal_case
 from helpers.screen import screenshot, wait_for
 from helpers.served_page import GRIDS, HOT_XYZ, Served, hot_case, make_reading, serving, wait_until
@@ -186,11 +187,16 @@ def test_the_focus_stays_in_the_table_when_its_lesions_change(tmp_path: Path, op
         assert page.evaluate("document.activeElement.dataset.key") == "lesion 2"
 
 
-def test_a_failure_that_is_no_json_is_told_in_its_own_words(tmp_path: Path, open_page: Open) -> None:
+def test_a_failure_that_is_no_json_is_told_in_its_own_words(
+    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> list[Path]:
+        raise RuntimeError("nobody has foreseen this")
+
     with serving(make_reading(tmp_path)) as served:
         page = open_page(served.access.url)
-        page.route("**/api/save", lambda route: route.fulfill(status=500, body="Internal Server Error"))
-        page.keyboard.press("Control+s")
+        monkeypatch.setattr(served.reading, "save", fail)
+        page.locator("#save").click()
         wait_for(page, "document.getElementById('message').textContent === 'Internal Server Error'")
 
 
