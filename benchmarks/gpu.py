@@ -31,7 +31,7 @@ from lesionclick.petct.session import PetCtSession, Segmentation
 
 T4_BYTES = 16 * 10**9
 SCARCE_BYTES = (10**9, 3 * 10**8, 10**8, 3 * 10**7)
-"""Memory that is allowed one after the other, until the fall-back is seen."""
+"""Memory that is allowed in turn, less each time, so that the fall-back is seen at some of it."""
 
 AT_ONCE = (1, 2, 4, 8, 16)
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 VOXELS_AT_ONCE = {"cuda": 2**20}
 """Voxels of the tiles that a device computes together. A CPU, which is not named, computes one tile at a time: two and
-more took 0.9 to 1.5 times as long each (docs/performance.md). On an H100 eight tiles of Task 1 took an
-eighth as long each as one, and sixteen half of that; `benchmarks/gpu.py` measures it."""
+more took 0.9 to 1.5 times as long each (docs/performance.md). On an H100 eight tiles of Task 1 took an eighth as long
+each as one, and sixteen three fifths of that; `benchmarks/gpu.py` measures it."""
 VECTOR, MANY_VOXELS = 16, 1000
 """Channels of which PyTorch's group norm takes whole vectors, and voxels from which on that is fast."""
 
