@@ -30,7 +30,7 @@ from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession, Segmentation
 
 T4_BYTES = 16 * 10**9
-SCARCE_BYTES = (10**9, 3 * 10**8, 10**8, 3 * 10**7)
+SCARCE_BYTES = (10**9, 10**8, 6 * 10**7, 3 * 10**7)
 """Memory that is allowed in turn, less each time, so that the fall-back is seen at some of it."""
 
 AT_ONCE = (1, 2, 4, 8, 16)
@@ -103,7 +103,7 @@ def check_fall_back(case: PetCtCase, small: Path, device: torch.device) -> None:
     for n_bytes in SCARCE_BYTES:
         with memory_limit(device, n_bytes), warnings_of("lesionclick.network.ensemble") as lines:
             found = segment(small, case, device)[0]
-        rows.append([f"{n_bytes / 1e9:.1f} GB", *compare(found, expected), "; ".join(lines) or "enough"])
+        rows.append([f"{n_bytes / 1e9:.2f} GB", *compare(found, expected), "; ".join(lines) or "enough"])
     print_table(["allowed", "DSC", "voxels that differ", "warnings"], rows)
 
 

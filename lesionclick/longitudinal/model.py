@@ -55,7 +55,7 @@ class LongitudinalModel:
         self.encoding: LesionPair = content.prompt.encoding
         self.device = device
         self.arithmetic = Arithmetic.choose(device, exact=exact)
-        self.networks = tuple(self.arithmetic.prepare(network.to(device).eval()) for network in content.networks)
+        self.networks = tuple(self.arithmetic.prepare(network.eval()) for network in content.networks)
         self.patch_size = tuple(int(n) for n in content.configuration.patch_size)
         self.spacing_zyx = tuple(float(mm) for mm in content.configuration.spacing)
         properties = content.plans.foreground_intensity_properties_per_channel["0"]

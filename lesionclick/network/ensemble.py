@@ -61,7 +61,9 @@ def list_placements(device: torch.device) -> list[Placement]:
 
 
 def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], device: torch.device) -> T:
-    """Return the result of `work` at the first placement where the memory suffices; the networks end up on `device`.
+    """Return the result of `work` at the first placement where the memory suffices, for the networks too.
+
+    The networks stay where that was; the next call moves them again.
 
     Raises
     ------
@@ -69,19 +71,15 @@ def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], dev
         If it suffices nowhere.
     """
     reason = ""
-    try:
-        for placement in list_placements(device):
-            try:
-                if placement.network != device:
-                    _move(networks, placement.network)
-                return work(placement)
-            except torch.OutOfMemoryError as error:
-                reason = str(error).splitlines()[0]
-            logger.warning("out of memory with networks on %s and images on %s: %s", *placement[:2], reason)
-            torch.cuda.empty_cache()  # not while the error lives, which holds the tensors
-    finally:
-        if device.type != "cpu":
-            _move(networks, device)
+    for placement in list_placements(device):
+        try:
+            if device.type != "cpu":
+                _move(networks, placement.network)
+            return work(placement)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).splitlines()[0]
+        logger.warning("out of memory with networks on %s and images on %s: %s", *placement[:2], reason)
+        torch.cuda.empty_cache()  # not while the error lives, which holds the tensors
     raise OutOfMemoryError(f"expected enough memory on {device} or the CPU, found on neither: {reason}")
 
 

@@ -35,7 +35,7 @@ class PetCtModel:
         self.encoding: PointEncoding = content.prompt.encoding
         self.device = device
         self.arithmetic = Arithmetic.choose(device, exact=exact)
-        self.networks = tuple(self.arithmetic.prepare(network.to(device).eval()) for network in content.networks)
+        self.networks = tuple(self.arithmetic.prepare(network.eval()) for network in content.networks)
 
     def images_dtype(self, device: torch.device) -> torch.dtype:
         """Return the precision in which images are kept for a device.

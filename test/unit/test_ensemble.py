@@ -206,7 +206,7 @@ class TestMemory:
         assert len(warnings) == failures
         assert all("CUDA out of memory. Tried" in line for line in warnings)
 
-    def test_networks_return_to_the_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_networks_are_moved_before_each_try_and_stay_where_it_succeeded(self, monkeypatch) -> None:
         network = nn.Linear(1, 1)
         moves: list[torch.device] = []
         monkeypatch.setattr(network, "to", moves.append)
@@ -216,7 +216,21 @@ class TestMemory:
                 raise torch.OutOfMemoryError("full")
 
         in_memory(work, [network], GPU)
-        assert moves == [CPU, GPU]
+        assert moves == [GPU, GPU, GPU, CPU]
+        in_memory(lambda _: None, [network], GPU)
+        assert moves[4:] == [GPU]
+
+    def test_networks_that_the_device_has_no_room_for_compute_on_the_cpu(self, monkeypatch) -> None:
+        network = nn.Linear(1, 1)
+        move = network.to
+
+        def to(device: torch.device) -> nn.Module:
+            if device != CPU:
+                raise torch.OutOfMemoryError("no room for the weights")
+            return move(device)
+
+        monkeypatch.setattr(network, "to", to)
+        assert in_memory(lambda place: place, [network], GPU) == Placement(CPU, CPU, True)
 
     def test_no_memory_anywhere_is_an_error(self) -> None:
         def work(_: Placement) -> None:
