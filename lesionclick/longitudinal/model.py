@@ -30,7 +30,7 @@ class LongitudinalModel:
     encoding
         How a lesion's baseline and its points become channels.
     device
-        Where it predicts.
+        Where it predicts; its networks are moved there when it does.
     arithmetic
         How its networks compute.
     patch_size

@@ -22,7 +22,7 @@ class PetCtModel:
     encoding
         How prompts become channels.
     device
-        Where it predicts.
+        Where it predicts; its networks are moved there when it does.
     arithmetic
         How its networks compute.
     """
