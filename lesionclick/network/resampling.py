@@ -3,8 +3,9 @@
 nnU-Net's default resizes each channel by scikit-image, whose cubic splines go through SciPy's `zoom` in double
 precision and one thread. A spline of several axes is the product of splines of one, so that each axis is a matrix (new
 size, old size); what SciPy does to the unit matrix is that matrix. Products of matrices use all cores, or a GPU. In
-float32 the result differs from nnU-Net's by less than `TOLERANCE` of the range of the values. Its other one, by
-PyTorch, is fast as it is; here it comes without all that is imported with it.
+float32 the result differs from nnU-Net's by less than `TOLERANCE` of the range of the values. Its other one, PyTorch's
+trilinear interpolation, goes axis by axis as well, slice by slice, in half the time of PyTorch's, and to the same
+tolerance.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ from nnunetv2.configuration import ANISO_THRESHOLD
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
 Order = Literal[0, 1, 3]
 """Of a spline: nearest, linear, cubic."""
@@ -96,10 +96,47 @@ def resample_trilinearly(
     *,
     window: Window | None = None,
 ) -> Tensor:
-    """Resample as nnU-Net's `resample_torch_fornnunet` does with no axis apart; see `Resampling`."""
-    if tuple(channel.shape) != tuple(new_shape):
-        channel = functional.interpolate(channel[None, None], tuple(new_shape), mode="trilinear")[0, 0]
-    return channel if window is None else channel[window]
+    """Resample as nnU-Net's `resample_torch_fornnunet` does with no axis apart; see `Resampling`.
+
+    A window has the same bits as that part of the whole.
+    """
+    wanted = window or tuple(slice(0, int(n)) for n in new_shape)
+    if tuple(channel.shape) == tuple(new_shape):
+        return channel[wanted]
+    z, y, x = (
+        _neighbours(int(old), int(new), part) for old, new, part in zip(channel.shape, new_shape, wanted, strict=True)
+    )
+    result = channel.new_empty([axis.stop - axis.start for axis in wanted])
+    if not result.numel():
+        return result
+    first = int(y.low[0])
+    rows = channel[:, first : int(y.high[-1]) + 1]
+    (low_y, high_y, share_y), (low_x, high_x, share_x) = (
+        [torch.from_numpy(values).to(channel.device) for values in axis]
+        for axis in (y._replace(low=y.low - first, high=y.high - first), x)
+    )
+    slices = zip(result, z.low.tolist(), z.high.tolist(), z.share.tolist(), strict=True)
+    for done, low_z, high_z, share_z in slices:  # one after the other, which stay in the cache of a CPU
+        part = torch.lerp(rows[low_z], rows[high_z], share_z)
+        part = torch.lerp(part.index_select(1, low_x), part.index_select(1, high_x), share_x)
+        torch.lerp(part.index_select(0, low_y), part.index_select(0, high_y), share_y[:, None], out=done)
+    return result
+
+
+class _Neighbours(NamedTuple):
+    """The two voxels before that each voxel after lies between along one axis, and its share of the higher one."""
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    share: NDArray[np.float32]
+
+
+def _neighbours(old: int, new: int, part: slice) -> _Neighbours:
+    """Return the neighbours for a part of an axis, with the borders and the rounding of PyTorch, centre to centre."""
+    scale = float(np.float32(old) / np.float32(new))
+    places = ((np.arange(part.start, part.stop) + 0.5) * scale - 0.5).astype(np.float32).clip(0)
+    low = np.minimum(places.astype(np.int64), old - 1)
+    return _Neighbours(low, np.minimum(low + 1, old - 1), (places - low).astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from lesionclick.prompts.points import Prompts
 
+Box = tuple[slice, ...]
+"""Part of an image along z, y, x."""
+
 NEAR_MM = 40.0
 """Half of the width of a click's neighbourhood: what the tiles over the click see on all sides of it."""
 
@@ -26,15 +29,29 @@ class Near:
         In that part, float32; NaN where no tile was computed.
     """
 
-    window: tuple[slice, ...]
+    window: Box
     lesion_logit: NDArray[np.float32]
 
 
-def windows_around(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[float]) -> list[tuple[slice, ...]]:
+def windows_around(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[float]) -> list[Box]:
     """Return the boxes of voxels within `NEAR_MM` of each point; boxes that overlap become one around both."""
-    reach = np.ceil(NEAR_MM / np.asarray(spacing_zyx))
+    return boxes_around(points.indices_zyx(), np.ceil(NEAR_MM / np.asarray(spacing_zyx)), shape_zyx)
+
+
+def boxes_around(places_zyx: NDArray[np.number], reach: NDArray[np.number], shape_zyx: Sequence[int]) -> list[Box]:
+    """Return the boxes of voxels around places that together hold all within reach; none overlaps another.
+
+    Parameters
+    ----------
+    places_zyx
+        Whole voxel indices inside the image, shape (n, 3).
+    reach
+        Half of a box's width beside its place, in voxels along z, y, x.
+    shape_zyx
+        Of the image, where boxes end.
+    """
     boxes = np.empty((0, 2, 3), dtype=int)  # low and high
-    for place in points.indices_zyx():
+    for place in places_zyx:
         box = np.array([np.maximum(place - reach, 0), np.minimum(place + reach + 1, shape_zyx)]).astype(int)
         while (over := ((boxes[:, 0] < box[1]) & (box[0] < boxes[:, 1])).all(axis=1)).any():
             together = np.concatenate([boxes[over], box[None]])

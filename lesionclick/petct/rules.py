@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from lesionclick.petct.neighbourhood import Box, boxes_around
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes, group_points
 from lesionclick.prompts.spec import Rules
 
 LENGTH_MM = 12.0
 """Standard deviation of the correction around a click in mm, about the distance between two readers' contours."""
+REACH_MM = 4 * LENGTH_MM
+"""Distance at which a correction ends."""
 SURE_LOGIT = 1.0
 """Logit that a corrected click gets: sure enough to survive resampling, and no more."""
 REPEATS = 2
@@ -54,7 +57,12 @@ class RulesActed:
 
 
 def apply_rules(
-    lesion_logit: NDArray[np.float32], prompts: Prompts, spacing_zyx: Sequence[float], rules: Rules
+    lesion_logit: NDArray[np.float32],
+    prompts: Prompts,
+    spacing_zyx: Sequence[float],
+    rules: Rules,
+    *,
+    within: Sequence[Box] | None = None,
 ) -> tuple[NDArray[np.bool_], RulesActed]:
     """Correct the network's logits around the points that they contradict, threshold them, and drop what is unmarked.
 
@@ -83,16 +91,24 @@ def apply_rules(
         Voxel size in mm.
     rules
         Which of them act.
+    within
+        Parts of the image where the mask is wanted, for a look that takes no time for the rest; not with ``challenge``,
+        which looks at all of it. By default all of it.
 
     Returns
     -------
     mask : NDArray
-        Shape (z, y, x), bool.
+        Shape (z, y, x), bool; nothing is said of voxels that are not wanted.
     acted : RulesActed
         How often the rules acted.
     """
     tumor, background = (prompts.voxels_zyx(kind) for kind in (TUMOR, BACKGROUND))
-    mask = lesion_logit > 0
+    if within is None:
+        mask = lesion_logit > 0
+    else:
+        mask = np.zeros(lesion_logit.shape, dtype=bool)
+        for window in within:
+            mask[window] = lesion_logit[window] > 0
     if rules == "none":
         return mask, RulesActed(len(tumor), len(background))
     points = np.concatenate([tumor, background])
@@ -102,9 +118,8 @@ def apply_rules(
     residual = np.where(wrong, side * (SURE_LOGIT - agreement), 0.0)
     clicked_in_turn = rules == "challenge" and len(tumor) == len(background)
     if residual.any():
-        correction, windows = _correction(points, residual, lesion_logit.shape, spacing_zyx)
-        for window in windows:
-            mask[window] = lesion_logit[window] + correction[window] > 0
+        for box, correction in _corrections(points, residual, lesion_logit.shape, spacing_zyx, within=within):
+            mask[box] = lesion_logit[box] + correction > 0
         mask[tuple(background.T)] = False
         mask[tuple(tumor.T)] = True
     if clicked_in_turn:
@@ -141,9 +156,9 @@ def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_c
     return int(count - len(marked))
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+def _box(mask: NDArray[np.bool_]) -> Box:
     """Return the part of a mask, with a voxel in it, that holds all of its voxels."""
-    box: tuple[slice, ...] = ()
+    box: Box = ()
     for axis in range(mask.ndim):  # all of the image along the first axis alone, which lies best in memory
         part = mask[box]
         inside = np.flatnonzero(part.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
@@ -151,10 +166,18 @@ def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
     return box
 
 
-def _correction(
-    points: NDArray[np.int64], residual: NDArray[np.float64], shape: tuple[int, ...], spacing_zyx: Sequence[float]
-) -> tuple[NDArray[np.float32], list[tuple[slice, ...]]]:
-    """Interpolate the residuals at the points smoothly over the image, shape (z, y, x); zero outside of the windows."""
+def _corrections(
+    points: NDArray[np.int64],
+    residual: NDArray[np.float64],
+    shape: tuple[int, ...],
+    spacing_zyx: Sequence[float],
+    *,
+    within: Sequence[Box] | None,
+) -> Iterator[tuple[Box, NDArray[np.float32]]]:
+    """Interpolate the residuals at the points smoothly, and yield the boxes around them with what is added there.
+
+    Boxes beside all that is wanted are left out.
+    """
     points, first = np.unique(points, axis=0, return_index=True)
     scaled = points * np.asarray(spacing_zyx) / LENGTH_MM
     # axis by axis, since all differences at once take three times as much
@@ -164,16 +187,24 @@ def _correction(
     kernel = np.exp(-kernel / 2)
     kernel[np.diag_indices_from(kernel)] += 1e-2
     weights = np.linalg.solve(kernel, residual[first])
-    field = np.zeros(shape, dtype=np.float32)
-    reach = np.ceil(4 * LENGTH_MM / np.asarray(spacing_zyx)).astype(int)
-    windows = []
-    for point, weight in zip(points, weights, strict=True):
-        low = np.maximum(point - reach, 0)
-        window = tuple(slice(a, b) for a, b in zip(low, np.minimum(point + reach + 1, shape), strict=True))
-        z, y, x = (
-            np.exp(-(((np.arange(axis.start, axis.stop) - p) * s / LENGTH_MM) ** 2) / 2)
-            for axis, p, s in zip(window, point, spacing_zyx, strict=True)
-        )
-        field[window] += (weight * z[:, None, None] * y[:, None] * x).astype(np.float32)
-        windows.append(window)
-    return field, windows
+    reach = np.ceil(REACH_MM / np.asarray(spacing_zyx)).astype(int)
+    for box in boxes_around(points, reach, shape):
+        if within is not None and not any(_overlap(box, window) for window in within):
+            continue
+        low, high = np.array([[axis.start, axis.stop] for axis in box]).T
+        field = np.zeros(high - low, dtype=np.float32)
+        inside = ((points >= low) & (points < high)).all(axis=1)
+        for place, weight in zip(points[inside] - low, weights[inside], strict=True):
+            window = tuple(
+                slice(max(p - r, 0), min(p + r + 1, n)) for p, r, n in zip(place, reach, field.shape, strict=True)
+            )
+            z, y, x = (
+                np.exp(-(((np.arange(axis.start, axis.stop) - p) * s / LENGTH_MM) ** 2) / 2)
+                for axis, p, s in zip(window, place, spacing_zyx, strict=True)
+            )
+            field[window] += (weight * z[:, None, None] * y[:, None] * x).astype(np.float32)
+        yield box, field
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))

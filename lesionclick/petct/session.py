@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from lesionclick.budget import Budget, Plan, Stopwatch
 from lesionclick.images import Volume
@@ -198,11 +199,13 @@ class PetCtSession:
         grid, watch = self.case.pet.grid, Stopwatch()
         given = self.prompts.on_grid(grid.shape_zyx)
         nears = self._predictor.predict_near(given, changed, watch=watch)
-        mask, lesion_logit = latest.mask.array.copy(), latest.lesion_logit.array.copy()
+        # large copies are made by PyTorch, with all threads
+        mask, lesion_logit = (torch.from_numpy(one.array).clone().numpy() for one in (latest.mask, latest.lesion_logit))
         for near in nears:
             np.copyto(lesion_logit[near.window], near.lesion_logit, where=np.isfinite(near.lesion_logit))
         rules: Rules = "none" if self.model.content.prompt.rules == "none" else "clicks"
-        whole, acted = apply_rules(lesion_logit, given, grid.spacing_zyx, rules)
+        windows = [near.window for near in nears]
+        whole, acted = apply_rules(lesion_logit, given, grid.spacing_zyx, rules, within=windows)
         for near in nears:
             part = whole[near.window]
             corrected = part != (lesion_logit[near.window] > 0)

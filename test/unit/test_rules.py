@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from lesionclick.petct.rules import RulesActed, apply_rules
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Point, Prompts
@@ -231,3 +232,26 @@ def test_four_hundred_points_have_the_last_word():
 def test_what_was_done_is_told_in_a_line():
     told = str(RulesActed(tumor=7, background=5, corrected_tumor=3, corrected_background=2, removed=4))
     assert [int(word) for word in told.replace(",", " ").split() if word.isdigit()] == [3, 7, 2, 5, 4]
+
+
+def test_what_is_wanted_of_the_mask_is_the_same_without_the_rest():
+    rng = np.random.default_rng(0)
+    logit = ndimage.gaussian_filter(rng.normal(size=(60, 70, 80)), 4).astype(np.float32)
+    places = rng.integers(0, (60, 70, 80), (12, 3))
+    prompts = Prompts.from_indices(tumor_zyx=places[:6], background_zyx=places[6:])
+    whole, acted = apply_rules(logit, prompts, SPACING, "clicks")
+    wanted = [(slice(0, 9), slice(20, 50), slice(60, 80)), (slice(30, 60), slice(0, 12), slice(0, 20))]
+    part, acted_too = apply_rules(logit, prompts, SPACING, "clicks", within=wanted)
+    assert acted == acted_too
+    for window in wanted:
+        assert 0 < whole[window].mean() < 1
+        np.testing.assert_array_equal(part[window], whole[window])
+
+
+def test_points_far_apart_are_corrected_each_in_its_place():
+    logit = np.full((40, 40, 300), -5.0, dtype=np.float32)
+    near, far = [20, 20, 30], [20, 20, 269]  # 956 mm apart
+    both = _apply(logit, [near, far])[0]
+    np.testing.assert_array_equal(both, _apply(logit, [near])[0] | _apply(logit, [far])[0])
+    np.testing.assert_array_equal(both, both[:, :, ::-1])
+    assert both.any()
