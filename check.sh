@@ -10,6 +10,7 @@ stage "ruff"
 "$python" -m ruff format --check .
 stage "mypy"
 "$python" -m mypy
+"$python" -m mypy --config-file benchmarks/mypy.ini
 stage "import-linter"
 .venv/bin/lint-imports
 stage "shellcheck"

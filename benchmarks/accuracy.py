@@ -13,7 +13,7 @@ seed. ``real`` also moves each patient's clicks to the places of the next patien
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,11 +29,11 @@ from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 from lesionclick.simulation.patients import make_patient
-from lesionclick.simulation.phantoms import Tracer, make_phantom
+from lesionclick.simulation.phantoms import Phantom, Tracer, make_phantom
 from lesionclick.simulation.readers import official, simulate
 from lesionclick.training.datasets import SPACING_XYZ, SPLIT_SEED, split_patients
 
-GENERATORS = {"new": make_patient, "old": make_phantom}
+GENERATORS: dict[str, Callable[..., Phantom]] = {"new": make_patient, "old": make_phantom}
 FRESH_SEED = 1_000_000
 """First seed of the phantoms here; those of training count from 0."""
 

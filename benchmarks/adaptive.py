@@ -27,7 +27,7 @@ from torch import nn
 from lesionclick.budget import Budget
 from lesionclick.network import ensemble, tiles
 from lesionclick.network.preprocessing import index_on_network, preprocess
-from lesionclick.network.tiles import Tile
+from lesionclick.network.tile_cache import TileCache
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.prediction import BODY_HU, BODY_SUV
 from lesionclick.petct.tile_prompts import TilePrompts, are_shown_by_tile
@@ -60,25 +60,6 @@ class Outcome:
     ratio: float
 
 
-class Remembered:
-    """The outputs of a fold's tiles, so that no threshold asks for them again."""
-
-    def __init__(self) -> None:
-        self.outputs: dict[tuple[int, ...], torch.Tensor] = {}
-
-    def has_room_for(self, _count: int) -> bool:
-        """Tell that nothing is ever let go."""
-        return True
-
-    def get(self, tile: Tile) -> torch.Tensor | None:
-        """Return the output of a tile, if it is known."""
-        return self.outputs.get(tuple(axis.start for axis in tile))
-
-    def put(self, tile: Tile, output: torch.Tensor) -> None:
-        """Keep the output of a tile."""
-        self.outputs[tuple(axis.start for axis in tile)] = output
-
-
 def perturbed(network: nn.Module, noise: float, seed: int) -> nn.Module:
     """Return a copy whose weights have noise of a share of their own spread."""
     random = torch.Generator().manual_seed(seed)
@@ -86,7 +67,7 @@ def perturbed(network: nn.Module, noise: float, seed: int) -> nn.Module:
     with torch.no_grad():
         for weights in fold.parameters():
             if weights.numel() > 1:
-                weights += noise * weights.std() * torch.randn(weights.shape, generator=random)
+                weights.add_(noise * weights.std() * torch.randn(weights.shape, generator=random))
     return fold
 
 
@@ -132,7 +113,10 @@ def measure(model: PetCtModel, folds: Sequence[nn.Module], patient: Phantom, ste
 
     alone = [lesion_logit([fold]) for fold in folds]
     between = np.mean([dsc((a > 0).numpy(), (b > 0).numpy()) for a, b in combinations(alone, 2)])
-    remembered, plain = [Remembered() for _ in folds], Remembered()
+    # outputs of tiles by where they begin, so that no threshold asks for them again
+    *remembered, plain = (
+        TileCache(2**40).of(lambda tile: tuple(axis.start for axis in tile), 0) for _ in range(len(folds) + 1)
+    )
     mirrored: dict[str, Any] = {  # along one axis: what is asked is the same, and a quarter of the time
         "mirror_axes": (2,),
         "kept": lambda _, fold: remembered[fold],

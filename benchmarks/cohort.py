@@ -38,6 +38,7 @@ from lesionclick.cohort.worker import run_case
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
 from lesionclick.evaluation.samples import write_sample
 from lesionclick.simulation.patients import make_patient
+from lesionclick.simulation.uptake import Tracer
 
 SINGLE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 MASK_BYTES = 200_000
@@ -47,7 +48,7 @@ MASK_BYTES = 200_000
 def draw(folder: Path, args: argparse.Namespace) -> None:
     """Write the phantoms as cases with labels."""
     for seed in range(args.count):
-        tracer = "psma" if seed % 2 else "fdg"
+        tracer: Tracer = "psma" if seed % 2 else "fdg"
         name = f"{tracer}_{seed:04d}"
         patient = make_patient(seed, tracer, lesions=3, spacing_xyz=tuple(args.spacing), field_of_view=tuple(args.view))
         write_sample(patient, seed, folder / "cases" / name, folder / "labels" / f"{name}.mha")

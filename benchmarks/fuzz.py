@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def main() -> None:
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         cases = [Path(folder, "task1"), Path(folder, "task2")]
-        small = {"spacing_xyz": (20.0, 20.0, 20.0), "field_of_view": (0.4, 0.6)}
+        small: dict[str, Any] = {"spacing_xyz": (20.0, 20.0, 20.0), "field_of_view": (0.4, 0.6)}
         write_sample(make_phantom(0, "fdg", lesions=2, **small), 0, cases[0])
         write_longitudinal_sample([phantom_visits(0, 3, **small)], "fuzz", cases[1])
         files = [(case, path) for case in cases for path in sorted(case.rglob("*")) if path.is_file()]

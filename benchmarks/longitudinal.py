@@ -78,8 +78,8 @@ def compare(cases: Iterator[tuple[str, Visits]], model: LongitudinalModel) -> No
     head = " | ".join(measure.heading for measure in LESIONS)
     print(f"\n| | lesions | {head} |\n|{' --- |' * (2 + len(LESIONS))}")
     for row, found in lesions.items():
-        scores = score(LESIONS, found)
-        cells = " | ".join(measure.text(scores[measure.key]) for measure in LESIONS)
+        means = score(LESIONS, found)
+        cells = " | ".join(measure.text(means[measure.key]) for measure in LESIONS)
         print(f"| {row} | {len(found)} | {cells} |")
 
 

@@ -34,6 +34,7 @@ from lesionclick.prompts.encodings import Gaussian  # noqa: E402
 from lesionclick.prompts.points import Prompts  # noqa: E402
 from lesionclick.simulation.patients import make_patient  # noqa: E402
 from lesionclick.simulation.readers import simulate  # noqa: E402
+from lesionclick.simulation.uptake import Tracer  # noqa: E402
 
 GRIDS = {
     "psma": Grid((168, 168, 326), (4.07, 4.07, 3.0)),
@@ -69,8 +70,9 @@ class Run:
 
 def draw_case(grid: Grid, *, field_of_view: tuple[float, float] = (0.0, 1.0)) -> tuple[PetCtCase, Volume]:
     """Return a patient with lesions and ten click pairs, padded with air or cut to a grid, and the label."""
-    tracer = "psma" if grid is GRIDS["psma"] else "fdg"
-    patient = make_patient(SEED, tracer, lesions=8, spacing_xyz=grid.spacing_xyz, field_of_view=field_of_view)
+    tracer: Tracer = "psma" if grid is GRIDS["psma"] else "fdg"
+    x_mm, y_mm, z_mm = grid.spacing_xyz
+    patient = make_patient(SEED, tracer, lesions=8, spacing_xyz=(x_mm, y_mm, z_mm), field_of_view=field_of_view)
     volumes = []
     for volume, outside in ((patient.ct, -1000.0), (patient.pet, 0.0), (patient.label, 0)):
         array = np.full(grid.shape_zyx, outside, dtype=volume.array.dtype)

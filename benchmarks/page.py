@@ -12,6 +12,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -23,6 +24,9 @@ from lesionclick.page.records import Records
 from lesionclick.page.serving import HOST, listen, make_server
 
 LOOK_S = 0.01
+
+State = dict[str, Any]
+"""What the server tells of the session."""
 
 
 def main() -> None:
@@ -58,11 +62,11 @@ def _measure(client: httpx.Client, ras_mm: list[float], repeat: int) -> None:
         client.delete(f"/api/points/{mark['number']}")
     print("answered   first mask   fetched   final")
     for _ in range(repeat):
-        state = _wait(client, lambda state: state["final"])
+        before = _wait(client, lambda state: state["final"])["mask"]
         begin = time.perf_counter()
         client.post("/api/points", json={"scan": "pet", "kind": "tumor", "ras_mm": ras_mm}).raise_for_status()
         answered = time.perf_counter() - begin
-        _wait(client, lambda now, before=state["mask"]: now["mask"] > before)
+        _wait_for_mask_after(client, before)
         first = time.perf_counter() - begin
         client.get("/api/masks/pet.nii").raise_for_status()
         fetched = time.perf_counter() - begin
@@ -71,10 +75,15 @@ def _measure(client: httpx.Client, ras_mm: list[float], repeat: int) -> None:
         client.post("/api/undo")
 
 
-def _wait(client: httpx.Client, condition: Callable[[dict], bool]) -> dict:
+def _wait(client: httpx.Client, condition: Callable[[State], bool]) -> State:
+    state: State
     while not condition(state := client.get("/api/state").json()):
         time.sleep(LOOK_S)
     return state
+
+
+def _wait_for_mask_after(client: httpx.Client, number: int) -> None:
+    _wait(client, lambda state: state["mask"] > number)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def draw_scribbles(truth: Volume, rng: np.random.Generator) -> Prompts:
     free = np.ones(len(label), dtype=bool)
     left = SCRIBBLE_POINTS
     while left:
-        change = rng.choice([ndimage.binary_erosion, ndimage.binary_dilation])
+        change = (ndimage.binary_erosion, ndimage.binary_dilation)[rng.integers(2)]
         mask = change(label, iterations=int(rng.integers(1, 5))) & free[:, None, None]
         stroke = corrective_stroke(label & free[:, None, None], mask, rng)
         if stroke is None:

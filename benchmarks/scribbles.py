@@ -15,6 +15,7 @@ from time import perf_counter
 
 import numpy as np
 from accuracy import GENERATORS, Labelled, phantom_cases
+from numpy.typing import ArrayLike
 
 from lesionclick.evaluation.measures import SCRIBBLES, MaskPair, Scores, areas, mean, score
 from lesionclick.evaluation.steps import STEPS
@@ -34,7 +35,7 @@ def add_stroke(one: Labelled, prompts: Prompts, mask: np.ndarray, rng: np.random
     stroke = corrective_stroke(one.label.array > 0, mask, rng)
     if stroke is None:
         return prompts
-    kinds = {TUMOR: (), BACKGROUND: (), stroke.kind: stroke.voxels_zyx}
+    kinds: dict[str, ArrayLike] = {TUMOR: (), BACKGROUND: (), stroke.kind: stroke.voxels_zyx}
     return prompts.followed_by(Prompts.from_indices(tumor_zyx=kinds[TUMOR], background_zyx=kinds[BACKGROUND]))
 
 
