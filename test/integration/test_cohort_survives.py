@@ -30,7 +30,7 @@ from lesionclick.evaluation.steps import Options
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 300.0  # for a machine that is busy
-NAMES = [f"case{number}" for number in range(8)]
+NAMES = [f"case{number:02}" for number in range(12)]  # so many that a signal comes before the last is done
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_a_killed_worker_loses_no_case_and_after_ctrl_c_the_same_command_goes_on
     command = Command(start, data, tmp_path / "out", *workers)
     (first, *_) = command.wait_for_records(1)
     os.kill(first.worker.pid, signal.SIGKILL)
-    command.wait_for_records(4)
+    command.wait_for_records(2)  # few, for all must not be done when the signal comes
     os.killpg(command.process.pid, signal.SIGINT)
     code, log = command.end()
     assert code == 130, log
@@ -133,7 +133,7 @@ def test_a_killed_worker_loses_no_case_and_after_ctrl_c_the_same_command_goes_on
     assert log.rstrip().endswith("the same command goes on"), log
     assert [path.name for path in (tmp_path / "out/.working").iterdir()] == ["lock"]
     before = list(command.out.records())
-    assert 4 <= len(before) < len(NAMES)
+    assert 2 <= len(before) < len(NAMES)
     assert all(record.done for record in before)
     times = written(command.out)
     assert len(times) >= 6 * len(before)
