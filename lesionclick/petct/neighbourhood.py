@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 from lesionclick.prompts.points import Prompts
 
-Box = tuple[slice, ...]
-"""Part of an image along z, y, x."""
-
 NEAR_MM = 40.0
 """Half of the width of a click's neighbourhood: what the tiles over the click see on all sides of it."""
 
@@ -29,16 +26,18 @@ class Near:
         In that part, float32; NaN where no tile was computed.
     """
 
-    window: Box
+    window: tuple[slice, ...]
     lesion_logit: NDArray[np.float32]
 
 
-def windows_around(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[float]) -> list[Box]:
+def windows_around(points: Prompts, shape_zyx: Sequence[int], spacing_zyx: Sequence[float]) -> list[tuple[slice, ...]]:
     """Return the boxes of voxels within `NEAR_MM` of each point; boxes that overlap become one around both."""
     return boxes_around(points.indices_zyx(), np.ceil(NEAR_MM / np.asarray(spacing_zyx)), shape_zyx)
 
 
-def boxes_around(places_zyx: NDArray[np.number], reach: NDArray[np.number], shape_zyx: Sequence[int]) -> list[Box]:
+def boxes_around(
+    places_zyx: NDArray[np.number], reach: NDArray[np.number], shape_zyx: Sequence[int]
+) -> list[tuple[slice, ...]]:
     """Return the boxes of voxels around places that together hold all within reach; none overlaps another.
 
     Parameters
@@ -49,6 +48,11 @@ def boxes_around(places_zyx: NDArray[np.number], reach: NDArray[np.number], shap
         Half of a box's width beside its place, in voxels along z, y, x.
     shape_zyx
         Of the image, where boxes end.
+
+    Returns
+    -------
+    list
+        Parts of the image along z, y, x.
     """
     boxes = np.empty((0, 2, 3), dtype=int)  # low and high
     for place in places_zyx:

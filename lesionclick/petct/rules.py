@@ -9,7 +9,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionclick.petct.neighbourhood import Box, boxes_around
+from lesionclick.petct.neighbourhood import boxes_around
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_strokes, group_points
 from lesionclick.prompts.spec import Rules
 
@@ -62,7 +62,7 @@ def apply_rules(
     spacing_zyx: Sequence[float],
     rules: Rules,
     *,
-    within: Sequence[Box] | None = None,
+    within: Sequence[tuple[slice, ...]] | None = None,
 ) -> tuple[NDArray[np.bool_], RulesActed]:
     """Correct the network's logits around the points that they contradict, threshold them, and drop what is unmarked.
 
@@ -101,7 +101,14 @@ def apply_rules(
         Shape (z, y, x), bool; nothing is said of voxels that are not wanted.
     acted : RulesActed
         How often the rules acted.
+
+    Raises
+    ------
+    ValueError
+        If a part is wanted with the rules ``challenge``.
     """
+    if within is not None and rules == "challenge":
+        raise ValueError("expected no part of the image with the rules 'challenge', which look at all of it")
     tumor, background = (prompts.voxels_zyx(kind) for kind in (TUMOR, BACKGROUND))
     if within is None:
         mask = lesion_logit > 0
@@ -156,9 +163,9 @@ def _remove_unmarked(mask: NDArray[np.bool_], tumor_zyx: NDArray[np.int64], is_c
     return int(count - len(marked))
 
 
-def _box(mask: NDArray[np.bool_]) -> Box:
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
     """Return the part of a mask, with a voxel in it, that holds all of its voxels."""
-    box: Box = ()
+    box: tuple[slice, ...] = ()
     for axis in range(mask.ndim):  # all of the image along the first axis alone, which lies best in memory
         part = mask[box]
         inside = np.flatnonzero(part.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
@@ -172,11 +179,12 @@ def _corrections(
     shape: tuple[int, ...],
     spacing_zyx: Sequence[float],
     *,
-    within: Sequence[Box] | None,
-) -> Iterator[tuple[Box, NDArray[np.float32]]]:
+    within: Sequence[tuple[slice, ...]] | None,
+) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
     """Interpolate the residuals at the points smoothly, and yield the boxes around them with what is added there.
 
-    Boxes beside all that is wanted are left out.
+    Boxes are parts of the image along z, y, x, and do not overlap; what is added has the shape of its box. Boxes beside
+    all that is wanted are left out.
     """
     points, first = np.unique(points, axis=0, return_index=True)
     scaled = points * np.asarray(spacing_zyx) / LENGTH_MM
@@ -206,5 +214,5 @@ def _corrections(
         yield box, field
 
 
-def _overlap(one: Box, other: Box) -> bool:
+def _overlap(one: tuple[slice, ...], other: tuple[slice, ...]) -> bool:
     return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))

@@ -246,6 +246,8 @@ def test_what_is_wanted_of_the_mask_is_the_same_without_the_rest():
     for window in wanted:
         assert 0 < whole[window].mean() < 1
         np.testing.assert_array_equal(part[window], whole[window])
+    with pytest.raises(ValueError, match="challenge"):
+        apply_rules(logit, prompts, SPACING, "challenge", within=wanted)
 
 
 def test_points_far_apart_are_corrected_each_in_its_place():
