@@ -140,7 +140,7 @@ class Volume:
             If there is no such file, or it is no image.
         """
         try:
-            return cls.from_image(sitk.ReadImage(str(path)))
+            return cls.from_image(sitk.ReadImage(itk_name(path)))
         except ITK_ERRORS as error:
             raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
 
@@ -160,6 +160,7 @@ class Volume:
         path = Path(path)
         if not path.name.endswith(WRITABLE):
             raise InputError(f"{path}: expected a file to write that ends in {', '.join(WRITABLE)}, found {path.name}")
+        itk_name(path)
         image = self.to_image()
         with replacing(path) as temporary:
             try:
@@ -202,6 +203,22 @@ def require_same_grid(
             f"{name_a} and {name_b} must lie on one grid, but their voxels are up to {distance:.4g} mm apart "
             f"(allowed {tolerance_mm:g} mm): {name_a} {grid_a}, {name_b} {grid_b}"
         )
+
+
+def itk_name(path: Path | str) -> str:
+    """Return the name of a file or folder for ITK, which ends the process at one that is no UTF-8.
+
+    Raises
+    ------
+    InputError
+        If it is none, as of a folder from an archive with another encoding.
+    """
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name!a}: expected a name in UTF-8, found other bytes; give it another name") from error
+    return name
 
 
 def itk_reason(error: Exception) -> str:

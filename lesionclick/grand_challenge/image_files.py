@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.interfaces import Socket, locate
-from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_reason, unwritable
+from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_name, itk_reason, unwritable
 
 MAX_VOXELS = 2**29
 """Largest image that is read: ten times the challenge's median, and 2 GiB as float32."""
@@ -121,7 +121,7 @@ class _Voxels:
 
 def _reader(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     reader.SetImageIO(_READERS[path.suffix.lower()])
     return reader
 

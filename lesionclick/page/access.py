@@ -6,11 +6,11 @@ import ipaddress
 import re
 import secrets
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -166,10 +166,12 @@ class Guard:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [None])[-1]
         if scope["path"] == "/" and access.admits_token(given):
             answer = RedirectResponse("/", 303)
-            answer.set_cookie(access.cookie, access.token, httponly=True, samesite="strict")
+            # not strict, since the printed address may be a link on another site, such as a notebook
+            answer.set_cookie(access.cookie, access.token, httponly=True, samesite="lax")
             return answer
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        tokens = (_cookie(headers, access.cookie), bearer if scheme.lower() == "bearer" else None)
+        cookie = cookie_parser(headers.get("cookie", "")).get(access.cookie)
+        tokens = (cookie, bearer if scheme.lower() == "bearer" else None)
         if not any(access.admits_token(token) for token in tokens):
             found = "another" if given is not None or any(token is not None for token in tokens) else "none"
             return _refuse(403, f"token: expected the one in the address that the command printed, found {found}")
@@ -198,15 +200,6 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-def _cookie(headers: Headers, name: str) -> str | None:
-    cookies: SimpleCookie = SimpleCookie()
-    try:
-        cookies.load(headers.get("cookie", ""))
-    except CookieError:
-        return None
-    return cookies[name].value if name in cookies else None
 
 
 def _refuse(status: int, detail: str) -> JSONResponse:

@@ -53,6 +53,7 @@ class LongitudinalStudy:
     def __init__(self, session: LongitudinalSession, name: str) -> None:
         case = session.case
         self.name = name
+        self.warnings: tuple[str, ...] = ()
         self._session = session
         self._sources: list[list[tuple[Baseline, Alignment]]] | None = None
         self._found: dict[str, LesionPoints] | None = None

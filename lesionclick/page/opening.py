@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +32,7 @@ class Choice:
 
 
 def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choice = Choice()) -> Study:
-    """Read a case, load its model, and open a session.
+    """Read a case, load its model, and open a session; the study tells what was warned of.
 
     Parameters
     ----------
@@ -48,6 +50,42 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
     ModelError
         If the model is broken or missing.
     """
+    with _warnings_of_the_case() as warnings:
+        study = _open(paths, model, choice)
+    study.warnings = tuple(warnings)
+    return study
+
+
+def default_output(paths: Sequence[Path]) -> Path:
+    """Return the folder beside a case that a reading writes to."""
+    last = paths[-1].resolve()
+    return last.with_name(f"{_stem(last)}-lesionclick")
+
+
+class _Collector(logging.Handler):
+    """Keeps the messages of warnings, but those of networks, which are about the machine or the model."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("lesionclick.network"):
+            self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _warnings_of_the_case() -> Iterator[list[str]]:
+    """Collect what the log warns of in a case as long as the context lasts."""
+    logger, collector = logging.getLogger("lesionclick"), _Collector()
+    logger.addHandler(collector)
+    try:
+        yield collector.messages
+    finally:
+        logger.removeHandler(collector)
+
+
+def _open(paths: Sequence[Path], model: Path | None, choice: Choice) -> Study:
     match paths:
         case [folder] if folder.is_dir():
             name = folder.resolve().name
@@ -65,12 +103,6 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
             found = ", ".join(map(str, paths)) or "nothing"
             raise InputError(f"case: expected a folder, or a CT and a PET file ({', '.join(IMAGES)}), found {found}")
     return PetCtStudy(PetCtSession(PetCtModel.load(model), case), name)
-
-
-def default_output(paths: Sequence[Path]) -> Path:
-    """Return the folder beside a case that a reading writes to."""
-    last = paths[-1].resolve()
-    return last.with_name(f"{_stem(last)}-lesionclick")
 
 
 def _is_dicom(folder: Path) -> bool:

@@ -39,6 +39,7 @@ class PetCtStudy:
 
     def __init__(self, session: PetCtSession, name: str, pet_series: Series | None = None) -> None:
         self.name = name
+        self.warnings: tuple[str, ...] = ()
         self.scans: Mapping[str, Volume] = {"ct": session.case.ct, "pet": session.case.pet}
         self._session = session
         self._pet_series = pet_series
@@ -90,19 +91,26 @@ class PetCtStudy:
         ]
 
     def save(self, folder: Path, answer: Answer) -> list[Path]:
-        """Write mask and table, and a DICOM segmentation where the case is a DICOM study with a lesion."""
+        """Write mask and table, and where the case is a DICOM study its segmentation.
+
+        DICOM knows no segmentation without a segment, so that without a lesion there is none, and an earlier one goes.
+        """
         mask = answer.masks["pet"]
         paths = [folder / "mask.mha", folder / "mask.nii.gz", folder / "lesions.csv"]
         mask.write(paths[0])
         mask.write(paths[1])
         with replacing(paths[2]) as table:
             table.write_text(answer.csv, encoding="utf-8")
+        if self._pet_series is None:
+            return paths
+        segmentation = folder / "segmentation.dcm"
         numbers = quantify(mask, self.scans["pet"]).numbers
-        if self._pet_series is not None and numbers.array.any():  # DICOM knows no segmentation without a segment
-            from lesionclick.dicom.segmentation import write_segmentation
+        if not numbers.array.any():
+            segmentation.unlink(missing_ok=True)
+            return paths
+        from lesionclick.dicom.segmentation import write_segmentation
 
-            paths.append(write_segmentation(folder / "segmentation.dcm", numbers, self._pet_series))
-        return paths
+        return [*paths, write_segmentation(segmentation, numbers, self._pet_series)]
 
     def link(self, scan: str, ras_mm: list[float]) -> dict[str, list[float]]:
         """Return the same place in both, which lie on one grid."""

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
+import nibabel
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
 from lesionclick.images import Grid, Volume, are_inside, indices_from_points
@@ -40,8 +38,11 @@ def ras_at(grid: Grid, point_xyz: Sequence[float]) -> list[float]:
 
 
 def nifti_bytes(volume: Volume) -> bytes:
-    """Return an image as an uncompressed NIfTI file, written by SimpleITK."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "image.nii")
-        sitk.WriteImage(volume.to_image(), str(path))
-        return path.read_bytes()
+    """Return an image as an uncompressed NIfTI file."""
+    affine = np.eye(4)
+    affine[:3, :3] = _FLIP[:, None] * volume.grid.axes_mm
+    affine[:3, 3] = from_ras(volume.grid.origin_xyz)
+    image = nibabel.Nifti1Image(volume.array.transpose(), affine)
+    image.header.set_slope_inter(1, 0)
+    content: bytes = image.to_bytes()
+    return content

@@ -13,7 +13,7 @@ from lesionclick.errors import InputError
 from lesionclick.grand_challenge.click_files import read_clicks, read_lesion_points, write_clicks
 from lesionclick.grand_challenge.image_files import require_writable
 from lesionclick.grand_challenge.interfaces import LESION_CLICKS
-from lesionclick.images import Grid, replacing, require_same_grid, unwritable
+from lesionclick.images import Grid, itk_name, replacing, require_same_grid, unwritable
 from lesionclick.prompts.points import Point, Prompts
 
 IMAGES = "clicked-images.json"
@@ -40,6 +40,7 @@ class Records:
     """
 
     def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
+        itk_name(folder)  # that masks will be written to
         require_writable(folder)
         self.folder = folder
         self.names = names

@@ -39,6 +39,8 @@ class Study(Protocol):
     """An open case with its session; only one thread at a time may ask for answers or suggestions."""
 
     name: str
+    warnings: tuple[str, ...]
+    """What the log warned of when the case was read: a reader at the page does not see the log."""
     scans: Mapping[str, Volume]
     """By name, in the order in which they are shown; points are set on `clickable` ones."""
     clickable: tuple[str, ...]

@@ -21,7 +21,7 @@ from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.click_files import read_clicks, write_clicks
 from lesionclick.grand_challenge.image_files import ImageFile
 from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
-from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_reason, require_same_grid, unwritable
+from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_name, itk_reason, require_same_grid, unwritable
 from lesionclick.prompts.points import Prompts, describe_oddities
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ def warn_about_prompts(prompts: Prompts, pet: Volume) -> None:
 
 def _read_image(path: Path) -> sitk.Image:
     try:
-        return sitk.ReadImage(str(path), sitk.sitkFloat32)
+        return sitk.ReadImage(itk_name(path), sitk.sitkFloat32)
     except ITK_ERRORS as error:
         raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
 

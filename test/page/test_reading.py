@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers.screen import dark_spots, wait_for
 from helpers.served_page import HOT_XYZ, TOKEN, hot_case, make_reading, serving, wait_until
 
@@ -135,15 +136,67 @@ def test_a_server_that_dies_and_comes_back_with_the_embedded_model(tmp_path: Pat
         page.mouse.click(*centre_of(page, ".row[data-name=PET]", 1), button="right")
         wait_until(lambda: kinds(clicks)[20:] == ["background"])
         wait_for(page, f"document.querySelector('#panel tfoot')?.innerText !== {json.dumps(before)}")
+        process.send_signal(signal.SIGSTOP)  # takes connections and says nothing
+        page.wait_for_selector("#banner:not([hidden])")
+        process.send_signal(signal.SIGCONT)
+        page.wait_for_selector("#banner", state="hidden")
         process.send_signal(signal.SIGKILL)
         page.wait_for_selector("#banner:not([hidden])")
         page.mouse.click(*centre_of(page, ".row[data-name=PET]", 0))
         wait_for(page, "document.getElementById('message').textContent.includes('did not get this')")
+        page.get_by_role("button", name="CSV").click()  # and the page is still there
+        wait_for(page, "document.querySelectorAll('.points button').length === 21")
     with command(case, tmp_path, port):
         page.wait_for_selector("#banner", state="hidden")
         wait_for(page, "document.querySelectorAll('.points button').length === 21")
         page.wait_for_selector("body[data-ready=true][data-final=true]")
     assert len(kinds(clicks)) == 21
+
+
+def test_the_table_is_taken_home_as_a_file(tmp_path: Path, open_page: Open) -> None:
+    with serving(make_reading(tmp_path)) as served:
+        page = open_page(served.access.url)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="CSV").click()
+        assert download.value.suggested_filename == "lesions.csv"
+        assert Path(download.value.path()).read_text() == served.reading.final_answer().csv
+
+
+def test_a_mask_that_cannot_be_fetched_is_told_until_it_can(
+    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_scan: str) -> Volume:
+        raise OSError(28, "No space left on device")
+
+    message = "document.getElementById('message').textContent"
+    with serving(make_reading(tmp_path)) as served:
+        page = open_page(served.access.url)
+        with monkeypatch.context() as failing:
+            failing.setattr(served.reading, "mask", fail)
+            page.mouse.click(*centre_of(page, ".row[data-name=PET]"))
+            wait_for(page, f"{message}.includes('not the newest')")
+        wait_for(page, f"{message} === ''")
+        assert page.evaluate("document.body.dataset.mask") == str(served.reading.state()["mask"])
+
+
+def test_a_browser_that_cannot_draw_is_told_so(tmp_path: Path, browser: Any) -> None:
+    """Such as one without a graphics driver, on a remote desktop."""
+    page = browser.new_page()
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    with serving(make_reading(tmp_path)) as served:
+        page.goto(served.access.url)
+        page.wait_for_selector("#banner:not([hidden])")
+        assert "WebGL 2" in page.locator("#banner").inner_text()
+    page.close()
+
+
+def test_what_was_warned_of_stays_over_the_slices(tmp_path: Path, open_page: Open) -> None:
+    reading = make_reading(tmp_path)
+    with serving(reading) as served:
+        assert open_page(served.access.url).locator("#warnings").is_hidden()
+        reading.study.warnings = ("PET: looks like Bq/ml", "CT: covers 80 %")
+        page = open_page(served.access.url)
+        assert page.locator("#warnings").inner_text().splitlines() == list(reading.study.warnings)
 
 
 def test_a_browser_without_the_token_sees_nothing(tmp_path: Path, browser: Any) -> None:

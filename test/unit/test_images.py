@@ -56,6 +56,19 @@ def test_no_index_is_inside_of_an_empty_list() -> None:
     assert are_inside([], SHAPE).shape == (0,)
 
 
+@pytest.mark.parametrize("ending", [".mha", ".nii.gz"])
+def test_a_name_that_is_no_utf_8_is_refused_before_itk_ends_the_process(tmp_path: Path, ending: str) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"M\\udcfcller.*expected a name in UTF-8"):
+        MASK.write(folder / f"mask{ending}")
+    assert list(folder.iterdir()) == []
+    MASK.write(tmp_path / f"mask{ending}")
+    (tmp_path / f"mask{ending}").rename(folder / f"mask{ending}")
+    with pytest.raises(InputError, match="expected a name in UTF-8"):
+        Volume.read(folder / f"mask{ending}")
+
+
 def test_grid_of_an_image() -> None:
     image = sitk.Image(4, 3, 2, sitk.sitkUInt8)
     image.SetSpacing(GRID.spacing_xyz)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from fastapi.testclient import TestClient
 from helpers.case_folder import write_case
+from helpers.growing_session import GrowingSession
 from helpers.served_page import GRIDS, HOT_SUV, HOT_XYZ, TOKEN, hot_case, make_reading, wait_until
 
 from lesionclick.algorithm import Algorithm
@@ -21,9 +22,11 @@ from lesionclick.page.access import Access
 from lesionclick.page.app import create_app
 from lesionclick.page.marks import History
 from lesionclick.page.opening import default_output, open_study
+from lesionclick.page.petct import PetCtStudy
 from lesionclick.page.places import nifti_bytes, ras_at, voxel_at
 from lesionclick.page.reading import Reading
 from lesionclick.page.records import Records
+from lesionclick.page.study import Answer
 
 ORIGIN_RAS = (-31.0, 42.0, 530.0)
 """The first voxel of each of `GRIDS`, in the viewer's mm."""
@@ -52,16 +55,14 @@ class TestHistory:
 class TestPlaces:
     @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
     def test_millimetres_of_the_written_nifti_lead_to_the_voxel(self, grid: Grid, tmp_path: Path) -> None:
-        """nibabel reads the place that a viewer sees, independently of SimpleITK."""
-        import nibabel
-
+        """SimpleITK, which counts to the left and to the back, reads the place that a viewer sees."""
         path = tmp_path / "image.nii"
         path.write_bytes(nifti_bytes(Volume(np.zeros(grid.shape_zyx, np.float32), grid)))
-        affine = nibabel.load(path).affine
+        image = sitk.ReadImage(str(path))
         for voxel in HOT_XYZ:
-            place = (affine @ [*voxel, 1])[:3]
-            assert voxel_at(grid, place.tolist()) == voxel
-            np.testing.assert_allclose(ras_at(grid, voxel), place, atol=1e-3)
+            x, y, z = image.TransformIndexToPhysicalPoint(voxel)
+            assert voxel_at(grid, (-x, -y, z)) == voxel
+            np.testing.assert_allclose(ras_at(grid, voxel), (-x, -y, z), atol=1e-3)
 
     def test_the_voxel_is_the_one_whose_half_is_not_left(self) -> None:
         grid = GRIDS["identity"]
@@ -307,10 +308,38 @@ class TestOpening:
         assert (study.name, list(study.scans)) == ("pet", ["ct", "pet"])
         assert default_output([tmp_path / "ct.nii.gz", tmp_path / "pet.nii.gz"]) == tmp_path / "pet-lesionclick"
 
+    def test_the_page_tells_what_the_log_warned_of(self, tmp_path: Path, baseline_folder: Path) -> None:
+        case = hot_case()
+        case.ct.write(tmp_path / "ct.nii.gz")
+        Volume(case.pet.array * 10_000, case.pet.grid).write(tmp_path / "pet.nii.gz")
+        study = open_study([tmp_path / "ct.nii.gz", tmp_path / "pet.nii.gz"], model=baseline_folder)
+        reading = Reading(study, Records(tmp_path / "out", ("lesion-clicks.json",)))
+        with TestClient(create_app(reading, Access.make("testserver", 80, TOKEN))) as client:
+            client.headers["Authorization"] = f"Bearer {TOKEN}"
+            (warning,) = client.get("/api/study").json()["warnings"]
+        assert warning == "PET: the maximum is 1.2e+05, which looks like Bq/ml; expected SUV, and went on"
+
     @pytest.mark.parametrize("names", [[], ["none"], ["a.txt", "b.txt"], ["a", "b", "c"]])
     def test_what_is_no_case_is_refused(self, tmp_path: Path, names: list[str]) -> None:
         with pytest.raises(InputError, match="case: expected a folder, or a CT and a PET file"):
             open_study([tmp_path / name for name in names])
+
+
+def test_without_a_lesion_no_segmentation_of_an_earlier_mask_stays(tmp_path: Path) -> None:
+    from helpers.dicom_series import GRID, ct_slices, pet_slices, write
+
+    from lesionclick.dicom.study import read_study
+
+    stored = np.random.default_rng(0).integers(100, 9000, GRID.shape_zyx).astype(np.int16)
+    write(pet_slices(stored), tmp_path / "study/a")
+    write(ct_slices(stored), tmp_path / "study/b")
+    dicom = read_study(tmp_path / "study")
+    study = PetCtStudy(GrowingSession(dicom.case), "study", dicom.pet)  # type: ignore[arg-type]
+    mask = np.zeros(GRID.shape_zyx, np.uint8)
+    mask[1, 2, 3] = 1
+    for lesions, names in ((mask, {"segmentation.dcm"}), (np.zeros_like(mask), set())):
+        saved = study.save(tmp_path, Answer({"pet": Volume(lesions, study.scans["pet"].grid)}, final=True))
+        assert {path.name for path in (*saved, *tmp_path.iterdir()) if path.suffix == ".dcm"} == names
 
 
 def test_masks_are_sent_compressed(client: TestClient) -> None:

@@ -1,13 +1,15 @@
 // The page: what is shown of a case, and what a reader does with it.
 
+import { hideBanner, showBanner } from "./banner.js";
 import { CT_WINDOWS, PET_WINDOWS } from "./display.js";
 import { fillHelp, followKeys } from "./keys.js";
+import { Masks } from "./masks.js";
 import { followMouse } from "./mouse.js";
 import { fillPanel } from "./panel.js";
 import { drawPoint } from "./points.js";
 import { Projection } from "./projection.js";
-import { call, listen } from "./server.js";
-import { SliceRow, fetchImage } from "./slices.js";
+import { call, download, listen } from "./server.js";
+import { SliceRow } from "./slices.js";
 
 const $ = (id) => document.getElementById(id);
 const AXIAL = 0;
@@ -16,11 +18,11 @@ const study = await call("GET", "/api/study");
 const isPetCt = study.task === "task1";
 let state = null;
 let server = null;
-let shownMask = -1;
 let maskIsShown = true;
 let projection = null;
 let tool = "tumor";
-let lesion = null; // number of the lesion that a click sets in Task 2
+let lesion = null; // number of the lesion that a click sets in Task 2,
+let region = ""; // and the region that shows it, since each may count its own
 let current = -1; // row of the table
 let fusion = 0.6;
 let active = null; // row under the mouse
@@ -29,6 +31,8 @@ const ranges = { ct: [...CT_WINDOWS["soft tissue"]], pet: [...PET_WINDOWS["0-5"]
 
 document.title = `${study.name} – lesionclick`;
 $("case").textContent = study.name;
+$("warnings").textContent = study.warnings.join("\n");
+$("warnings").hidden = !study.warnings.length;
 fillHelp($("keys"));
 
 // ---- what is shown
@@ -115,15 +119,19 @@ function goToLesion(n) {
   const one = lesions[current];
   if (isPetCt) look(one.ras_mm);
   else {
-    lesion = one.number;
+    [lesion, region] = [one.number, one.region];
     const known = rows.filter((row) => one.places[row.scan]).reverse(); // the follow-up before the baseline
     goTo(known[0], one.places[known[0].scan], one.places);
   }
   render();
 }
 
+const regionOf = (scan) => scan.replace(/-(baseline|followup)$/, "");
+
+const isChosen = (one) => one.number === lesion && (!one.region || one.region === region);
+
 function goToMark(mark) {
-  if (!isPetCt) lesion = Number(mark.kind);
+  if (!isPetCt) [lesion, region] = [Number(mark.kind), regionOf(mark.scan)];
   goTo(rows.find((row) => row.scan === mark.scan), mark.ras_mm);
   render();
 }
@@ -153,11 +161,14 @@ function showValues(row, hovered) {
 // ---- doing
 
 const say = (text) => ($("message").textContent = text);
+const masks = new Masks(rows, say);
 
-async function act(method, path, body) {
+const act = (method, path, body) => attempt(() => call(method, path, body));
+
+async function attempt(action) {
   try {
     say("");
-    return await call(method, path, body);
+    return await action();
   } catch (error) {
     say(error instanceof TypeError ? "The server did not get this: please do it again when it is back." : error.message);
     return null;
@@ -177,6 +188,7 @@ function deletable(row) {
 
 function click(row, mm, other) {
   goTo(row, mm);
+  if (!isPetCt) region = regionOf(row.scan);
   const kind = kindOf(row, other);
   if (kind !== null) act("POST", "/api/points", { scan: row.scan, kind, ras_mm: mm });
   else if (!isPetCt && tool !== "look") say("Choose a lesion in the table, or a new one; then click in the follow-up.");
@@ -199,6 +211,7 @@ function chooseTool(name) {
 
 const reader = {
   click,
+  csv: () => attempt(() => download("/api/lesions.csv", "lesions.csv")),
   goTo,
   goToLesion,
   goToMark,
@@ -227,7 +240,7 @@ const reader = {
     render();
   },
   get current() {
-    return isPetCt ? current : (state?.findings?.lesions ?? []).findIndex((one) => one.number === lesion);
+    return isPetCt ? current : (state?.findings?.lesions ?? []).findIndex(isChosen);
   },
 };
 
@@ -263,47 +276,23 @@ function render() {
   }
 }
 
-let fetching = false;
-
-/** Fetch masks until the one shown is the server's. */
-async function showMask() {
-  if (fetching) return;
-  fetching = true;
-  try {
-    while (shownMask !== state.mask) {
-      const wanted = state.mask;
-      const scans = [...new Set(rows.map((row) => row.scan))];
-      for (const scan of scans) {
-        const fresh = await fetchImage(`/api/masks/${scan}.nii?${wanted}`);
-        for (const row of rows) if (row.scan === scan) row.setMask(fresh);
-      }
-      shownMask = wanted;
-      document.body.dataset.mask = String(wanted);
-    }
-  } catch {
-    // the server is away; its next state asks again
-  } finally {
-    fetching = false;
-  }
-}
-
 function onState(fresh) {
   if (server !== null && fresh.server !== server) location.reload();
   server = fresh.server;
   state = fresh;
-  $("banner").hidden = true;
+  hideBanner();
   render();
-  showMask();
+  masks.show(state.mask);
   document.body.dataset.revision = String(state.revision);
   document.body.dataset.final = String(state.final);
 }
 
 function onLost(reason) {
-  $("banner").hidden = false;
-  $("banner").textContent =
+  showBanner(
     reason === "refused"
       ? "The server has another token now: open the address that the command printed. Your points are on disk."
-      : "The server does not answer. Your points are on disk; this page goes on as soon as it is back.";
+      : "The server does not answer. Your points are on disk; this page goes on as soon as it is back.",
+  );
 }
 
 // ---- controls

@@ -85,7 +85,7 @@ addEventListener("pointerdown", () => (focused = null), { capture: true });
  * @param {HTMLElement} panel
  * @param {any} study
  * @param {any} state
- * @param {{current: number, chosen: string, goToLesion: Function, goToMark: Function, newLesion: Function, suggest: Function, accept: Function}} reader
+ * @param {{current: number, chosen: string, goToLesion: Function, goToMark: Function, newLesion: Function, suggest: Function, csv: Function}} reader
  */
 export function fillPanel(panel, study, state, reader) {
   const { findings, suggestions, marks, final, busy } = state;
@@ -102,7 +102,7 @@ export function fillPanel(panel, study, state, reader) {
 function partsOf(study, state, reader) {
   const isPetCt = study.task === "task1";
   const parts = [];
-  const csv = button("csv", () => location.assign("/api/lesions.csv"), { disabled: !state.final }, "CSV");
+  const csv = button("csv", reader.csv, { disabled: !state.final }, "CSV");
   const fresh = isPetCt ? [] : [button("new", reader.newLesion, {}, `New: ${reader.nextNumber()}`)];
   parts.push(heading("Lesions", ...fresh, csv));
   if (!state.findings) parts.push(element("p", { className: "empty", textContent: "being computed" }));
@@ -128,6 +128,6 @@ function partsOf(study, state, reader) {
     const text = isPetCt ? mark.voxel.join(" ") : mark.kind;
     points.append(button(`point ${mark.number}`, () => reader.goToMark(mark), { title: "go there" }, dot, text));
   }
-  parts.push(state.marks.length ? points : element("p", { className: "empty", textContent: "none yet" }));
+  parts.push(state.marks.length ? points : element("p", { className: "empty", textContent: isPetCt ? "none yet" : "none: the lesions of the baseline are looked for" }));
   return parts;
 }

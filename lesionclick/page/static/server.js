@@ -11,11 +11,24 @@ export class Refused extends Error {}
  */
 export async function call(method, path, body) {
   const options = body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const answer = await fetch(path, { method, ...options });
-  const text = await answer.text();
+  const text = await textOf(path, { method, ...options });
   const content = parsed(text);
-  if (answer.ok && content !== undefined) return content;
-  const detail = content?.detail ?? (text || `${answer.status} ${answer.statusText}`);
+  if (content === undefined) throw new Refused(text);
+  return content;
+}
+
+/** Keep a text of the server as a file; the page stays where it is whatever comes of it. */
+export async function download(path, name) {
+  const url = URL.createObjectURL(new Blob([await textOf(path)]));
+  Object.assign(document.createElement("a"), { href: url, download: name }).click();
+  URL.revokeObjectURL(url);
+}
+
+async function textOf(path, options = {}) {
+  const answer = await fetch(path, options);
+  const text = await answer.text();
+  if (answer.ok) return text;
+  const detail = parsed(text)?.detail ?? (text || `${answer.status} ${answer.statusText}`);
   throw new Refused(typeof detail === "string" ? detail : JSON.stringify(detail));
 }
 
@@ -30,6 +43,7 @@ function parsed(text) {
 
 const RETRY_MS = 1000;
 const SILENCE_MS = 25000; // the server speaks every 10 s
+const ANSWER_MS = 5000; // a server that hangs takes a connection and says nothing
 
 /**
  * Hear of each state. While the server is away, ask for it until it is back; what it says then counts.
@@ -45,7 +59,8 @@ export function listen(onState, onLost) {
     clearTimeout(silence);
     let reason = "away";
     try {
-      reason = (await fetch("/api/state", { cache: "no-store" })).status === 403 ? "refused" : "away";
+      const signal = AbortSignal.timeout(ANSWER_MS);
+      reason = (await fetch("/api/state", { cache: "no-store", signal })).status === 403 ? "refused" : "away";
     } catch {
       // no server at all
     }
