@@ -137,12 +137,9 @@ class Volume:
         Raises
         ------
         InputError
-            If there is no such file, or it is no image.
+            As `read_image`.
         """
-        try:
-            return cls.from_image(sitk.ReadImage(itk_name(path)))
-        except ITK_ERRORS as error:
-            raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
+        return cls.from_image(read_image(path))
 
     def write(self, path: Path | str) -> None:
         """Write a compressed image file that any user can read; it appears whole or not at all.
@@ -177,6 +174,34 @@ class Volume:
         image.SetOrigin(self.grid.origin_xyz)
         image.SetDirection(self.grid.direction)
         return image
+
+
+def read_image(path: Path | str, pixel_type: int = sitk.sitkUnknown) -> sitk.Image:
+    """Read an image file of any form that SimpleITK knows.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    pixel_type
+        SimpleITK's number of the type wanted; by default the file's own.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is no image, or voxels of a NIfTI file are not finite: ITK makes zeros of these.
+    """
+    try:
+        image = sitk.ReadImage(itk_name(path), pixel_type)
+    except ITK_ERRORS as error:
+        raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
+    if str(path).endswith((".nii", ".nii.gz")):
+        import nibabel
+
+        stored = nibabel.load(path).dataobj  # type: ignore[attr-defined]
+        if stored.dtype.kind == "f" and not np.isfinite(stored.get_unscaled()).all():
+            raise InputError(f"{path}: expected finite voxels, found NaN or infinite ones")
+    return image
 
 
 def require_same_grid(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -28,18 +29,23 @@ def find_cohort(source: Path, pattern: str | None = None) -> list[CohortCase]:
         If there is none, or two have one name.
     """
     if pattern is not None:
-        found = [path for path in source.glob(pattern) if path.is_dir()]
+        found = [path for path in source.glob(pattern) if path.is_dir() and path != source]
         cases = [CohortCase("_".join(path.relative_to(source).parts), path) for path in found]
         if not cases:
             raise InputError(f"{source}: expected folders of cases that match {pattern!r}, found none")
     elif source.is_file():
-        cases = [CohortCase(path.name, path) for path in _read_list(source)]
+        cases = [CohortCase(_name(path), path) for path in _read_list(source)]
     else:
-        cases = [CohortCase(path.resolve().name, path) for path in find_cases(source)]
+        cases = [CohortCase(_name(path), path) for path in find_cases(source)]
     twice = sorted(name for name, count in Counter(case.name for case in cases).items() if count > 1)
     if twice:
         raise InputError(f"{source}: expected another name for each case, found {len(twice)} twice, such as {twice[0]}")
     return sorted((CohortCase(case.name, case.path.resolve()) for case in cases), key=lambda case: case.name)
+
+
+def _name(path: Path) -> str:
+    """Return the last part of a path, of "." and ".." too; a link has its own name."""
+    return os.path.basename(os.path.abspath(path))
 
 
 def _read_list(source: Path) -> list[Path]:

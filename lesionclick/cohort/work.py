@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lesionclick.errors import InputError
 from lesionclick.evaluation.records import OptionsRecord
 
 if TYPE_CHECKING:
@@ -18,10 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CohortCase:
-    """A case folder, and its name, which no other case of the cohort has."""
+    """A case folder, and its name, which no other case of the cohort has.
+
+    Raises
+    ------
+    InputError
+        If the name is none of a file: masks and records are called by it.
+    """
 
     name: str
     path: Path
+
+    def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or "/" in self.name:
+            raise InputError(f"{self.path}: expected a folder with a name of its own, found {self.name!r}")
 
 
 @dataclass(frozen=True)

@@ -153,14 +153,17 @@ def cohort(
     from lesionclick.evaluation.records import CohortFolder, OptionsRecord
 
     found = find_cohort(cases, pattern)
-    if labels is not None and not any(labels.glob("*")):  # as where a share is not mounted: all scores would go
-        raise InputError(f"{labels}: expected a folder with labels, found none")
+    if labels is not None:
+        _look_for_labels([case.name for case in found], labels)
     labels, model = (None if path is None else path.resolve() for path in (labels, model))
     digests = digest_models(model, Engine.find(engine, container, model) if container else None)
     options = OptionsRecord(steps, exact, container)
     work = Work(output.resolve(), options, digests, labels, model, engine, trust_checkpoint)
     failed = 0
     with CohortFolder(work.output).opened() as out, _interrupts() as stop:
+        if strangers := sorted(out.names() - {case.name for case in found}):
+            what = f"{len(strangers)} records of cases that are not among these stay, such as {strangers[0]}"
+            print(f"{work.output}: {what}; `lesionclick evaluate` counts them", file=sys.stderr)
         todo = [case for case in found if not is_done(case, work)]
         skipped = len(found) - len(todo)
         if todo:
@@ -174,6 +177,16 @@ def cohort(
         return INTERRUPTED
     print(f"{len(found)} cases: {skipped} were done, {len(todo) - failed} done now, {failed} failed")
     return 1 if failed else 0
+
+
+def _look_for_labels(cases: Sequence[str], labels: Path) -> None:
+    """Tell which cases have no label, and refuse a folder without any, as of a share that is not mounted."""
+    missing = [name for name in cases if not ((labels / f"{name}.mha").exists() or (labels / name).is_dir())]
+    expected = f"such as {missing[0]}.mha or, for Task 2, a folder {missing[0]}" if missing else ""
+    if len(missing) == len(cases):  # all scores that are there would go
+        raise InputError(f"{labels}: expected a folder with labels, {expected}, found none")
+    if missing:
+        print(f"{labels}: {len(missing)} of {len(cases)} cases have no label, {expected}", file=sys.stderr)
 
 
 @contextmanager

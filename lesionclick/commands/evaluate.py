@@ -1,5 +1,6 @@
 """The command `evaluate`."""
 
+import sys
 from pathlib import Path
 
 from cyclopts.types import NonNegativeInt
@@ -30,8 +31,8 @@ def evaluate(
     output
         Folder for `report.html`, `scores.csv` and `results.json`.
     groups
-        Table with a head and rows of `case,group`, such as tracer or hospital; by default the tracer in the name of the
-        case.
+        Table with the head `case,group` and a row for each case, whose group is its tracer or hospital for example; by
+        default the tracer in the name of the case.
     data
         Name of the data, for runs that do not tell it; a model card wants it.
     split
@@ -53,4 +54,9 @@ def evaluate(
     given = Origin(data=data, split=split, seed=data_seed)
     table = read_groups(groups) if groups else None
     found = [run.with_origin(given) for path in runs for run in read_runs(path, table)]
+    known = {case.name for run in found for case in run.cases}
+    if table and (strangers := sorted(table.keys() - known)):
+        print(
+            f"{groups}: {len(strangers)} of {len(table)} names are of no case, such as {strangers[0]}", file=sys.stderr
+        )
     print(f"report: {write_evaluation(output, found, seed=seed, worst=worst)}")

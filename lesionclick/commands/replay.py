@@ -97,7 +97,7 @@ def replay(
     from lesionclick.evaluation.expected import read_scores, scores_of, write_scores
     from lesionclick.evaluation.jobs import find_cases
     from lesionclick.evaluation.replay import replay_cases
-    from lesionclick.evaluation.report import write_report
+    from lesionclick.evaluation.report import remove_report, write_report
     from lesionclick.evaluation.steps import STEPS, Options
     from lesionclick.evaluation.tables import areas_text, steps_text
 
@@ -110,9 +110,11 @@ def replay(
     else:
         runner = nullcontext(_in_this_process(folders, model))
     done = []
+    remove_report(output)
     with runner as (run, where):
         for one in replay_cases(folders, run, output, options):
             done.append(one)
+            write_scores(output / "scores.json", scores_of(done))  # whatever becomes of the next case
             print(f"\n{steps_text(one)}", flush=True)
     if challenge == "autopet5":
         print(f"\n{areas_text(done)}")
@@ -120,7 +122,7 @@ def replay(
 
     scores = scores_of(done)
     if write_expected:
-        write_scores(write_expected, scores)
+        write_scores(write_expected, scores, digits=4)
     if wanted is None:
         return 0
     if folders == [cases]:

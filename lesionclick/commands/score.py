@@ -20,10 +20,16 @@ def score(label: Path, prediction: Path, /) -> None:
     import json
     import math
 
+    import numpy as np
+
+    from lesionclick.errors import InputError
     from lesionclick.evaluation import measures
     from lesionclick.images import Volume, require_same_grid
 
     true, predicted = Volume.read(label), Volume.read(prediction)
+    for path, volume in ((label, true), (prediction, predicted)):
+        if not np.isfinite(volume.array).all():
+            raise InputError(f"{path}: expected a mask, found voxels that are NaN or infinite")
     require_same_grid(true, predicted, f"label {label}", f"prediction {prediction}")
     pair = measures.MaskPair(true.array, predicted.array, true.grid.spacing_zyx)
     scores = measures.score(measures.CHALLENGE, [pair]) | measures.score(measures.SURFACES, pair)

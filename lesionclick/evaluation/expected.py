@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -10,6 +10,7 @@ from typing import TypeAlias
 from lesionclick.errors import InputError
 from lesionclick.evaluation.measures import MEASURES
 from lesionclick.evaluation.steps import Replay
+from lesionclick.images import replacing
 
 ScoreFile: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
 """Case -> step -> key of the measure -> value; None where the value is not defined (NaN)."""
@@ -40,7 +41,7 @@ def scores_of(replays: Iterable[Replay]) -> ScoreFile:
 
 
 def _value(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 4)
+    return None if math.isnan(value) else float(value)
 
 
 def read_scores(path: Path) -> ScoreFile:
@@ -67,16 +68,34 @@ def _read_value(key: str, value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
-def write_scores(path: Path, scores: ScoreFile) -> None:
-    """Write scores as JSON, one line per step so that a change is readable in a diff."""
+def write_scores(path: Path, scores: ScoreFile, *, digits: int | None = None) -> None:
+    """Write scores as JSON, one line per step so that a change is readable in a diff; the file appears whole.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    scores
+        What to write.
+    digits
+        Number of decimals; all by default.
+    """
+
+    def text(values: Mapping[str, float | None]) -> str:
+        short = {
+            key: value if value is None or digits is None else round(value, digits) for key, value in values.items()
+        }
+        return json.dumps(short)
+
     cases = [
         f"  {json.dumps(case)}: {{\n"
-        + ",\n".join(f"    {json.dumps(step)}: {json.dumps(values)}" for step, values in steps.items())
+        + ",\n".join(f"    {json.dumps(step)}: {text(values)}" for step, values in steps.items())
         + "\n  }"
         for case, steps in scores.items()
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("{\n" + ",\n".join(cases) + "\n}\n", encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text("{\n" + ",\n".join(cases) + "\n}\n", encoding="utf-8")
 
 
 def differences(expected: ScoreFile, found: ScoreFile, steps: Sequence[int]) -> list[Difference]:

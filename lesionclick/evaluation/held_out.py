@@ -44,8 +44,10 @@ def write_held_out(dataset: Path, fold: int, output: Path, *, seed: int = 0) -> 
     Raises
     ------
     InputError
-        If the data set or the fold is not there, or a file of the download is gone.
+        If the data set or the fold is not there, a file of the download is gone, or something lies in `output`.
     """
+    if output.exists() and any(output.iterdir()):  # cases of another fold, which its model has seen
+        raise InputError(f"{output}: expected a new or an empty folder, found {next(output.iterdir()).name} in it")
     known, splits = (_read_json(dataset / name) for name in ("cases.json", "splits_final.json"))
     if not 0 <= fold < len(splits):
         raise InputError(f"{dataset / 'splits_final.json'}: expected a fold from 0 to {len(splits) - 1}, found {fold}")

@@ -160,6 +160,8 @@ class Jobs:
             if numbered and (not np.issubdtype(kind, np.integer) or label.array.min() < 0):
                 expected = "the number of a lesion, 0 or more, in every voxel"
                 raise InputError(f"{paths[socket]}: expected {expected}, found {kind} from {label.array.min()}")
+            if not np.isfinite(label.array).all():
+                raise InputError(f"{paths[socket]}: expected a mask, found voxels that are NaN or infinite")
             require_same_grid(label.grid, images[socket].grid, f"label {paths[socket]}", str(images[socket]))
         return labels
 

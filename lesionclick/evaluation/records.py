@@ -200,6 +200,10 @@ class CohortFolder:
         except (FileNotFoundError, ValidationError):
             return None
 
+    def names(self) -> set[str]:
+        """Return the names of all cases that have a record."""
+        return {path.stem for path in (self.folder / "records").glob("*.json")}
+
     def records(self) -> Iterator[Record]:
         """Read all records in the order of their cases' names.
 

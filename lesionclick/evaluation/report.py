@@ -13,6 +13,12 @@ from lesionclick.evaluation.steps import Replay
 _PACKAGES = ("lesionclick", "nnunetv2", "torch", "SimpleITK", "numpy")
 
 
+def remove_report(output: Path) -> None:
+    """Remove the report of an earlier replay, which would tell of other masks."""
+    for name in ("report.html", "scores.json", "picture.png"):
+        (output / name).unlink(missing_ok=True)
+
+
 def write_report(output: Path, replays: Sequence[Replay], *, run: str) -> Path:
     """Write `report.html`, `scores.json` and, where there are PET/CT cases, `picture.png` to `output`.
 

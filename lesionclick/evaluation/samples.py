@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from lesionclick.errors import InputError
 from lesionclick.grand_challenge.case_folder import LISTING
 from lesionclick.grand_challenge.click_files import write_clicks
 from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET, PRIMARY, REGIONS, Region, Socket
@@ -262,7 +263,14 @@ def write_case(output: Path, name: str, images: Mapping[Socket, Volume], clicks:
         Of the case; the images' UUIDs follow from it, and its first word begins their plain names.
     images, clicks
         What lies at each socket.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a case: of two images at one socket the platform shows none.
     """
+    if (output / LISTING).exists():
+        raise InputError(f"{output}: expected a new case folder, found a case")
     entries = []
     for socket, volume in images.items():
         _write_image(volume, output / socket.relative_path / f"{_uuid(f'{name} {socket.slug}')}.mha")

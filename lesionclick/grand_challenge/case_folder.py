@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.click_files import read_clicks
-from lesionclick.grand_challenge.image_files import ImageFile, require_writable
+from lesionclick.grand_challenge.image_files import ImageFile, find_image, require_writable
 from lesionclick.grand_challenge.interfaces import INTERFACES, Interface, Socket, locate
 from lesionclick.images import unwritable
 
@@ -130,7 +130,7 @@ class CaseFolder:
     def _digest(self, socket: Socket) -> bytes:
         if socket.kind == "json":
             return repr(read_clicks(self.json(socket), names=None)).encode()
-        path = self.image(socket).path
+        path = find_image(self.path, socket)
         try:
             with path.open("rb") as file:
                 return hashlib.file_digest(file, hashlib.blake2b).digest()

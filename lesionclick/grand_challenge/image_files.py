@@ -58,17 +58,7 @@ class ImageFile:
         InputError
             If there is not exactly one image, or its header is not that of a scan.
         """
-        folder = locate(input_dir, socket.relative_path)
-        try:
-            names = sorted(path.name for path in folder.iterdir())
-        except OSError as error:
-            raise InputError(f"{folder}: expected a folder with one image, found {error}") from error
-        if len(names) != 1 or Path(names[0]).suffix.lower() not in _READERS or not names[0].isprintable():
-            expected = f"exactly one file, an image ({', '.join(_READERS)}) with a printable name"
-            raise InputError(f"{folder}: expected {expected}, found {len(names)}: {names[:5]}")
-        path = locate(input_dir, f"{socket.relative_path}/{names[0]}")
-        if not path.is_file():
-            raise InputError(f"{path}: expected an image file, found a folder or device")
+        path = find_image(input_dir, socket)
         grid, voxel_bytes = _read_header(path)
         return cls(socket.slug, path, grid, voxel_bytes)
 
@@ -108,6 +98,28 @@ class ImageFile:
             expected = f"whole numbers from 0 to {limit}"
             raise InputError(f"{self.path}: expected {expected}, found {odd} other voxels, such as {example:.7g}")
         return Volume(labels, self.grid)
+
+
+def find_image(input_dir: Path, socket: Socket) -> Path:
+    """Return the path of the image of a socket in a case, without a look into the file.
+
+    Raises
+    ------
+    InputError
+        If there is not exactly one image.
+    """
+    folder = locate(input_dir, socket.relative_path)
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder with one image, found {error}") from error
+    if len(names) != 1 or Path(names[0]).suffix.lower() not in _READERS or not names[0].isprintable():
+        expected = f"exactly one file, an image ({', '.join(_READERS)}) with a printable name"
+        raise InputError(f"{folder}: expected {expected}, found {len(names)}: {names[:5]}")
+    path = locate(input_dir, f"{socket.relative_path}/{names[0]}")
+    if not path.is_file():
+        raise InputError(f"{path}: expected an image file, found a folder or device")
+    return path
 
 
 class _Voxels:

@@ -21,7 +21,7 @@ from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.click_files import read_clicks, write_clicks
 from lesionclick.grand_challenge.image_files import ImageFile
 from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
-from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_name, itk_reason, require_same_grid, unwritable
+from lesionclick.images import Grid, Volume, read_image, require_same_grid, unwritable
 from lesionclick.prompts.points import Prompts, describe_oddities
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class PetCtCase:
         InputError
             If one cannot be read, and as `from_images`.
         """
-        return cls.from_images(ct=_read_image(ct), pet=_read_image(pet))
+        return cls.from_images(ct=read_image(ct, sitk.sitkFloat32), pet=read_image(pet, sitk.sitkFloat32))
 
     @classmethod
     def from_images(cls, ct: sitk.Image, pet: sitk.Image) -> PetCtCase:
@@ -171,13 +171,6 @@ def warn_about_prompts(prompts: Prompts, pet: Volume) -> None:
     """Log one warning for each kind of oddity among the points that is tolerated."""
     for oddity in describe_oddities(prompts, pet.grid.shape_zyx):
         logger.warning("%s: %s", LESION_CLICKS.slug, oddity)
-
-
-def _read_image(path: Path) -> sitk.Image:
-    try:
-        return sitk.ReadImage(itk_name(path), sitk.sitkFloat32)
-    except ITK_ERRORS as error:
-        raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
 
 
 def _require_finite(array: NDArray[np.number], name: str) -> None:

@@ -1,12 +1,16 @@
 """What was trained becomes what inference needs: a model folder, or the archive that the platform takes."""
 
+import fcntl
 import json
+import os
+import pickle
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +18,7 @@ from lesionclick.errors import InputError, ModelError
 from lesionclick.training.losses import FIRST_ORGAN
 
 ARCHIVE = ".tar.gz"
+_OTHER_ARCHIVES = (".zip", ".tgz", ".tar", ".gz", ".xz", ".bz2", ".7z")
 OUTPUTS = ".seg_layers."
 """Part of the names of the weights that make the outputs at each resolution."""
 
@@ -39,19 +44,22 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
     ModelError
         If no fold has a final checkpoint, several trainings lie in `trained`, or it was trained by others.
     InputError
-        If `target` is a folder with anything but a model.
+        If `target` is a folder with anything but a model, such as the training, or is another kind of archive.
     """
     results = _find_results(trained)
     if "prompt" not in json.loads((results / "plans.json").read_text()):
         raise ModelError(f"{results / 'plans.json'}: expected plans of lesionclick train with a prompt, found others")
-    checkpoints = sorted(results.glob("fold_*/checkpoint_final.pth"))
-    if not checkpoints:
-        raise ModelError(f"{results}: expected fold_*/checkpoint_final.pth, found none; has the training ended?")
+    _finished(results)
+    target = target.resolve()
     archive = target.name.endswith(ARCHIVE)
+    if results.resolve().is_relative_to(target):
+        raise InputError(f"{target}: expected a new folder or a model folder to replace, found the training's results")
+    if not archive and target.suffix.lower() in _OTHER_ARCHIVES:
+        raise InputError(f"{target}: expected a folder or an archive {ARCHIVE}, found {target.suffix}")
     if not archive and target.exists() and any(target.iterdir()) and not (target / "plans.json").is_file():
         raise InputError(f"{target}: expected a new folder or a model folder to replace, found other files")
-    with _temporary(target) as part:
-        _write_model(results, checkpoints, part, half=half)
+    with _locked(target.parent), _temporary(target) as part:
+        _write_model(results, _finished(results), part, half=half)
         if archive:
             packed = part / target.name
             with tarfile.open(packed, "w:gz") as file:
@@ -65,10 +73,28 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
     return target
 
 
+def _finished(results: Path) -> list[Path]:
+    checkpoints = sorted(results.glob("fold_*/checkpoint_final.pth"))
+    if not checkpoints:
+        raise ModelError(f"{results}: expected fold_*/checkpoint_final.pth, found none; has the training ended?")
+    return checkpoints
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let folds that end together export one after the other, so that the last export has all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """Give a new folder beside `target`, which is gone in the end if it is still there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(".part", f".{target.name}.", target.parent))
     part.chmod(0o755)
     try:
@@ -97,6 +123,14 @@ def _find_results(trained: Path) -> Path:
     return found[0]
 
 
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path}: expected a whole checkpoint, found {error}") from error
+    return checkpoint
+
+
 def _write_model(results: Path, checkpoints: list[Path], target: Path, *, half: bool) -> None:
     plans = json.loads((results / "plans.json").read_text())
     (target / "prompt.json").write_text(json.dumps(plans.pop("prompt"), indent=2) + "\n")
@@ -107,7 +141,7 @@ def _write_model(results: Path, checkpoints: list[Path], target: Path, *, half: 
     dataset.pop("organs", None)
     (target / "dataset.json").write_text(json.dumps(dataset, indent=4) + "\n")
     for source in checkpoints:
-        checkpoint = torch.load(source, map_location="cpu", weights_only=False)
+        checkpoint = _load(source)
         trained_weights = {
             name: tensor[:FIRST_ORGAN].clone() if OUTPUTS in name and len(tensor) > FIRST_ORGAN else tensor
             for name, tensor in checkpoint["network_weights"].items()

@@ -25,6 +25,8 @@ _PLANS_NAMES = {"nnUNetPlannerResEncL": "nnUNetResEncUNetLPlans"}
 """Names of the plans of planners that do not call them ``nnUNetPlans``."""
 _INTENSITY_SAMPLES = 1_000_000
 """Voxels whose intensities nnU-Net looks at in all: a hundredth of its own number, since the plans get fixed ones."""
+_NNUNETS_FOLDS = 5
+"""Folds that nnU-Net deals cases out to where no split is given."""
 _PREPARED = "prepared.json"
 """Beside the preprocessed data, once they are complete: what they were prepared for."""
 
@@ -120,13 +122,15 @@ def train(
     Raises
     ------
     InputError
-        If the data set folder is not in nnU-Net's raw layout, or `gpus` do not fit machine, device or `config`.
+        If the data set folder is not in nnU-Net's raw layout, no split has `fold`, or `gpus` do not fit machine, device
+        or `config`.
     ModelError
         If `initial` cannot be read, or its weights do not fit the network.
     """
     _require_gpus(gpus, device, config)
     if not resume or not _is_prepared(task, dataset, config, output):
         prepare(task, dataset, config, output, minutes=minutes, processes=processes)
+    _require_fold(fold, output / "preprocessed" / dataset.name)
     training = Training(
         task, dataset, config, output, device=device, minutes=minutes, fold=fold, resume=resume, initial=initial
     )
@@ -135,6 +139,14 @@ def train(
     else:
         run_on_gpus(training.run, gpus)
     return export_model(output, output / "model")
+
+
+def _require_fold(fold: str, preprocessed: Path) -> None:
+    """Refuse a fold that no split has: nnU-Net would part patients at random, and no case could be held out."""
+    splits = preprocessed / "splits_final.json"
+    count = len(json.loads(splits.read_text())) if splits.is_file() else _NNUNETS_FOLDS
+    if fold != "all" and int(fold) >= count:
+        raise InputError(f"{splits}: expected a fold from 0 to {count - 1}, or all, found {fold}")
 
 
 def _require_gpus(gpus: int, device: str, config: str) -> None:

@@ -198,6 +198,18 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
         train("task1", tmp_path, "small", tmp_path / "out")
 
 
+@pytest.mark.parametrize(("folds", "last"), [(3, 2), (None, 4)])
+def test_a_fold_that_no_split_has_is_refused(tmp_path, folds, last):
+    """nnU-Net would part the cases at random, those of one patient too."""
+    dataset, prepared = tmp_path / "Dataset001_A", tmp_path / "out" / "preprocessed" / "Dataset001_A"
+    prepared.mkdir(parents=True)
+    (prepared / "prepared.json").write_text('["task1", "small"]')
+    if folds:
+        (prepared / "splits_final.json").write_text(json.dumps([{}] * folds))
+    with pytest.raises(InputError, match=f"expected a fold from 0 to {last}, or all, found 9"):
+        train("task1", dataset, "small", tmp_path / "out", fold="9", resume=True)
+
+
 class TestExport:
     def test_a_training_without_a_final_checkpoint_is_refused(self, tmp_path):
         (tmp_path / "plans.json").write_text("{}")
@@ -241,10 +253,33 @@ class TestExport:
         target = write_model_folder(tmp_path / "model", patch_size=(16, 16, 16))
         before = (target / "plans.json").read_bytes()
         (trained / "fold_1" / "checkpoint_final.pth").write_bytes(b"broken")
-        with pytest.raises(pickle.UnpicklingError):
+        with pytest.raises(ModelError, match="expected a whole checkpoint"):
             export_model(trained, target)
         assert (target / "plans.json").read_bytes() == before
         assert {path.name for path in tmp_path.iterdir()} == {"model", "trained"}
+
+    def test_a_checkpoint_that_is_cut_off_is_named(self, trained, tmp_path):
+        path = trained / "fold_1" / "checkpoint_final.pth"
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(ModelError, match=f"{path.name}: expected a whole checkpoint"):
+            export_model(trained, tmp_path / "model")
+
+    def test_neither_the_training_nor_another_archive_is_a_target(self, trained, tmp_path):
+        before = sorted(trained.rglob("*"))
+        for target in (trained, trained.parent):
+            with pytest.raises(InputError, match="found the training's results"):
+                export_model(trained, target)
+        assert sorted(trained.rglob("*")) == before
+        with pytest.raises(InputError, match=r"an archive \.tar\.gz, found \.zip"):
+            export_model(trained, tmp_path / "model.zip")
+
+    def test_a_link_to_a_model_leads_to_the_new_one(self, trained, tmp_path):
+        export_model(trained, tmp_path / "one")
+        (tmp_path / "link").symlink_to(tmp_path / "one")
+        (tmp_path / "one" / "note").touch()
+        export_model(trained, tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert not (tmp_path / "one" / "note").exists()
 
     def test_an_archive_can_be_read_by_the_platforms_user(self, trained, tmp_path):
         (trained / "plans.json").chmod(0o600)

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -286,6 +287,19 @@ class TestFiles:
     def test_import_says_what_it_expects(self, tmp_path: Path, capsys, given: int) -> None:
         assert main(["import", *[str(tmp_path / "a")] * given]) == 1
         assert f"expected STUDY CASE or CT PET CASE, found {given} paths" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha"])
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_import_refuses_voxels_that_are_no_number(self, tmp_path: Path, capsys, ending: str, value: float) -> None:
+        """ITK makes zeros of them, half of a patient's CT water."""
+        ct, pet = (sitk.Cast(image, sitk.sitkFloat32) for image in images())
+        ct[1, 2, 3] = value
+        sitk.WriteImage(ct, tmp_path / f"ct{ending}")
+        sitk.WriteImage(pet, tmp_path / "pet.nii.gz")
+        paths = [tmp_path / f"ct{ending}", tmp_path / "pet.nii.gz", tmp_path / "new"]
+        assert main(["import", *map(str, paths)]) == 1
+        assert "expected finite voxels, found NaN or infinite" in capsys.readouterr().err
+        assert not (tmp_path / "new").exists()
 
     def test_import_refuses_what_is_no_image(self, tmp_path: Path, capsys) -> None:
         (tmp_path / "ct.nii").write_text("no image")

@@ -259,6 +259,14 @@ class TestFingerprint:
         assert folder.fingerprint(without=(LESION_CLICKS,)) != before
         assert [folder.image(socket) for socket in (CT, PET)] == images
 
+    def test_no_image_is_opened_for_it(self, tmp_path: Path) -> None:
+        """ITK ends a process at some files, and a cohort asks for the digest of what killed its workers."""
+        write_case(tmp_path)
+        ct_path(tmp_path).write_bytes(b"no image")
+        with pytest.raises(InputError, match="MetaImage header"):
+            CaseFolder.open(tmp_path).image(CT)
+        assert self.of(tmp_path)
+
     def test_images_that_change_places_change_it(self, tmp_path: Path) -> None:
         before = self.of(write_case(tmp_path))
         ct, pet = ct_path(tmp_path).read_bytes(), pet_path(tmp_path).read_bytes()

@@ -1,5 +1,6 @@
 import glob
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -52,6 +53,16 @@ def test_score_refuses_masks_of_different_grids(labels, tmp_path, capsys):
     sitk.WriteImage(image, tmp_path / "other.mha")
     assert main(["score", str(labels / "positive.mha"), str(tmp_path / "other.mha")]) == 1
     assert "prediction" in capsys.readouterr().err
+
+
+def test_score_refuses_voxels_that_are_no_number(labels, tmp_path, capsys):
+    image = sitk.Cast(sitk.ReadImage(labels / "positive.mha"), sitk.sitkFloat32)
+    image[0, 0, 0] = math.nan
+    sitk.WriteImage(image, tmp_path / "nan.mha")
+    for pair in (("nan.mha", "positive.mha"), ("positive.mha", "nan.mha")):
+        paths = [str(tmp_path / name if name == "nan.mha" else labels / name) for name in pair]
+        assert main(["score", *paths]) == 1
+        assert "nan.mha: expected a mask, found voxels that are NaN" in capsys.readouterr().err
 
 
 def test_score_of_a_missing_file_is_one_line(labels, tmp_path, capsys):

@@ -44,8 +44,46 @@ def test_labels_that_are_not_there_stop_the_command_before_any_case(
     if mounted:
         labels.mkdir()
     assert main(["cohort", str(cases), "--labels", str(labels), "--output", str(tmp_path / "out")]) == 1
-    assert f"{labels}: expected a folder with labels, found none" in capsys.readouterr().err
+    assert f"{labels}: expected a folder with labels, such as negative.mha" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_case_always_has_a_name_of_its_own(cases: Path) -> None:
+    """Masks are called by it: without one, those of all cases would be taken for the case's."""
+    (cases / "list.txt").write_text(".\npositive/..\n./negative/\n")
+    with pytest.raises(InputError, match=f"found 1 twice, such as {cases.name}"):
+        find_cohort(cases / "list.txt")
+    (cases / "list.txt").write_text(".\nnegative/.\n")
+    assert [case.name for case in find_cohort(cases / "list.txt")] == [cases.name, "negative"]
+    assert "" not in {case.name for case in find_cohort(cases, "**")}
+    for name in ("", ".", "..", "a/b"):
+        with pytest.raises(InputError, match="name of its own"):
+            CohortCase(name, cases)
+
+
+def test_links_to_cases_are_called_by_their_own_names(cases: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "links" / name).mkdir(parents=True)
+        (tmp_path / "links" / name / "images").symlink_to(cases / "positive" / "images")
+        (tmp_path / f"{name}.link").symlink_to(cases / "positive")
+    (tmp_path / "list.txt").write_text("one.link\ntwo.link\n")
+    found = find_cohort(tmp_path / "list.txt")
+    assert found == [CohortCase(f"{name}.link", cases / "positive") for name in ("one", "two")]
+
+
+def test_the_command_tells_of_missing_labels_and_of_records_of_other_cases(
+    cases: Path, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, out = tmp_path / "mine", tmp_path / "out"
+    labels.mkdir()
+    shutil.copy(cases.parent / "labels" / "positive.mha", labels)
+    (out / "records").mkdir(parents=True)
+    (out / "records" / "earlier.json").write_text("{")
+    arguments = ["cohort", str(cases), "--labels", str(labels), "--output", str(out), "--model", str(folder)]
+    assert main(arguments) != 0
+    told = capsys.readouterr().err
+    assert f"{labels}: 1 of 2 cases have no label, such as negative.mha" in told
+    assert f"{out}: 1 records of cases that are not among these stay, such as earlier" in told
 
 
 OUTCOMES = [Outcome("a", None, 1.25), Outcome("b", "no PET", 0.5)]

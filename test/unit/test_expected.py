@@ -130,9 +130,11 @@ def test_scores_survive_the_file(tmp_path):
             replay("unlabelled", 0),
         ]
     )
-    assert scores == {"positive": {"0": row(0.1235, 0.0, 2.0)}, "negative": {"10": row(None, 5.12, None)}}
+    assert scores == {"positive": {"0": row(0.123456, 0.0, 2.0)}, "negative": {"10": row(None, 5.12, None)}}
     expected.write_scores(tmp_path / "new" / "scores.json", scores)
     assert expected.read_scores(tmp_path / "new" / "scores.json") == scores
+    expected.write_scores(tmp_path / "short.json", scores, digits=4)
+    assert expected.read_scores(tmp_path / "short.json")["positive"] == {"0": row(0.1235, 0.0, 2.0)}
 
 
 def test_the_expected_scores_of_the_samples_are_written_as_they_are_read(tmp_path):

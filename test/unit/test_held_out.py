@@ -69,6 +69,8 @@ def test_petct_cases_have_clicks_that_do_not_depend_on_the_others(petct: Path, t
     assert not label.array[tuple(case.prompts.voxels_zyx(BACKGROUND).T)].any()
 
     (petct / "splits_final.json").write_text(json.dumps([{"train": [], "val": sorted([*splits[0]["val"], name])}]))
+    with pytest.raises(InputError, match="expected a new or an empty folder"):
+        write_held_out(petct, 0, tmp_path / "out")  # cases that the fold's model has seen would be among its own
     write_held_out(petct, 0, tmp_path / "more")
     assert read_case(tmp_path / "more" / "cases" / name).prompts == case.prompts
     write_held_out(petct, 0, tmp_path / "other", seed=1)

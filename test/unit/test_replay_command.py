@@ -50,6 +50,15 @@ def test_replay_writes_masks_scores_and_report(replay, tmp_path, capsys):
     assert ["10", "10", "-", "2.80", "-"] in rows  # negative: 35 voxels of 0.08 ml
 
 
+def test_a_replay_that_fails_leaves_the_scores_of_the_cases_before_and_no_older_report(replay, cases, tmp_path):
+    assert replay() == 0
+    (cases / "positive" / "lesion-clicks.json").write_text("{")
+    assert replay() == 1
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()).keys() == {"negative"}
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "picture.png").exists()
+
+
 def test_replay_compares_with_expected_scores(replay, tmp_path, capsys):
     path = tmp_path / "expected.json"
     assert replay("--write-expected", path) == 0

@@ -318,7 +318,7 @@ def test_a_table_of_groups_comes_before_the_name(tmp_path):
     assert [one.group for one in found.cases] == ["LMU, FDG", "FDG"]
 
 
-@pytest.mark.parametrize("text", ["", "case,group\na,b,c\n"])
+@pytest.mark.parametrize("text", ["", "case,group\na,b,c\n", "a,one\nb,two\n"])
 def test_a_broken_table_of_groups_is_named(tmp_path, text):
     (tmp_path / "groups.csv").write_text(text)
     with pytest.raises(InputError, match=r"groups\.csv"):

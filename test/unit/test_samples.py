@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lesionclick.errors import InputError
 from lesionclick.evaluation.samples import Visits, make_visits, write_longitudinal_sample, write_real_sample
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.images import Grid, Volume
@@ -35,6 +36,15 @@ def places(scans) -> list[tuple[float, ...]]:
     """Number and place in mm of each lesion."""
     found = [(n, *scan.ct.grid.to_physical(p)[0]) for scan in scans for n, p in scan.points.items()]
     return sorted(found)
+
+
+def test_a_case_is_not_written_into_another(visits, tmp_path):
+    """Two images would lie at each socket, which nobody can read."""
+    write(visits, tmp_path, "baseline")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="expected a new case folder, found a case"):
+        write(visits, tmp_path, "followup")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_halved_baseline_has_all_lesions_at_their_places(visits, tmp_path):

@@ -72,7 +72,7 @@ def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
 
 
 def read_groups(path: Path) -> dict[str, str]:
-    """Read a table of two columns, with a head: the name of a case and its group, such as tracer or hospital.
+    """Read a table of two columns with the head ``case,group``: names, and tracer or hospital for example.
 
     Raises
     ------
@@ -81,10 +81,12 @@ def read_groups(path: Path) -> dict[str, str]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            _, *rows = csv.reader(file)
+            head, *rows = csv.reader(file)
+        if head != ["case", "group"]:
+            raise ValueError(f"the head {','.join(head)}")
         return {case: group for case, group in rows}  # noqa: C416, since dict() would take longer rows apart
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected a head and rows of case,group, found {error}") from error
+        raise InputError(f"{path}: expected the head case,group and rows of these, found {error}") from error
 
 
 def write_runs(path: Path, runs: Sequence[RunResult]) -> None:

@@ -29,13 +29,14 @@ from lesionclick.training.augmentation import (
 from lesionclick.training.fixed_time import InFixedTime
 from lesionclick.training.losses import FIRST_ORGAN, LesionLoss
 from lesionclick.training.pairs import MakePair, crop_size
+from lesionclick.training.whole_checkpoints import WithWholeCheckpoints
 
 
 def _encoding(plans_manager: PlansManager) -> Any:
     return PromptSpec.from_mapping(plans_manager.plans["prompt"], "plans.json, key prompt").encoding
 
 
-class nnUNetTrainerClicks(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  (nnU-Net's naming)
+class nnUNetTrainerClicks(WithWholeCheckpoints):  # noqa: N801  (nnU-Net's naming)
     """Adds click channels, simulated per patch after augmentation, to nnU-Net's default training."""
 
     @staticmethod
@@ -166,7 +167,7 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
         super().on_validation_epoch_end(val_outputs)
 
 
-class nnUNetTrainerLongitudinal(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801
+class nnUNetTrainerLongitudinal(WithWholeCheckpoints):  # noqa: N801
     """Trains on pairs of baseline and follow-up that are made of single CTs, one lesion to a patch."""
 
     @staticmethod
