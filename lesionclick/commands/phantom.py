@@ -1,5 +1,6 @@
 """The command `phantom`."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -36,15 +37,20 @@ def phantom(
     label
         File for the true mask.
     lesions
-        Number of lesions; drawn if not given.
+        Number of lesions, drawn if not given. One that finds no place is left out, and those that touch count as one.
     spacing
         Size of a voxel in mm; drawn if not given.
     field_of_view
         Lowest and highest part of the height from mid-thigh, 0, to vertex, 1; drawn if not given.
     """
+    import cc3d
+
     from lesionclick.evaluation.samples import write_sample
     from lesionclick.simulation.patients import make_patient
 
     made = make_patient(seed, tracer, lesions=lesions, spacing_xyz=spacing, field_of_view=field_of_view)
     write_sample(made, seed, output, label)
     print(output)
+    _, count = cc3d.connected_components(made.label.array, connectivity=26, return_N=True)
+    if lesions not in (None, count):
+        print(f"{output}: {count} lesions in place of {lesions}: some touch, or found no place", file=sys.stderr)

@@ -205,9 +205,10 @@ def _take(
     """Return the look that takes the voxels `kept` of a patch for the lesion's, in the window that they fill."""
     level = float(lesion_logit[kept].min())
     near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
-    only = np.where(near, lesion_logit, np.minimum(lesion_logit, level - 1))
+    lowest = min(level, 0.0)
+    only = np.where(near, lesion_logit, np.minimum(lesion_logit, lowest - 1))
     window, values = patch.paste(only, ct.array.shape, OUTSIDE_LOGIT)
-    values[values < min(level, 0.0)] = OUTSIDE_LOGIT
+    values[values < lowest] = OUTSIDE_LOGIT
     boxes = ndimage.find_objects((values > OUTSIDE_LOGIT).view(np.uint8)) if values.size else []
     if not boxes:
         return Look(NOTHING.window, NOTHING.lesion_logit, zoom, found)

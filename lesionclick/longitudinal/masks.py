@@ -34,7 +34,7 @@ from lesionclick.longitudinal.model import LongitudinalModel
 logger = logging.getLogger(__name__)
 
 CROWDED = 3
-"""Voxels around a click in which a lesion that all its voxels were taken from may get another's."""
+"""Voxels around a click in which a lesion that all its voxels were taken from gets another's first."""
 
 
 @dataclass(frozen=True)
@@ -205,13 +205,17 @@ class _Canvas:
             if counts[lesion.number]:
                 continue
             at = np.rint(index_zyx(self.grid, lesion.place_mm)).clip(0, np.array(self.mask.shape) - 1).astype(int)
-            window = tuple(slice(max(n - CROWDED, 0), n + CROWDED + 1) for n in at)
-            places = np.indices(self.mask[window].shape).reshape(3, -1).T + [axis.start for axis in window]
-            owners = self.mask[tuple(places.T)]
-            away_mm = np.linalg.norm((places - at) * self.grid.spacing_zyx, axis=1)
-            nearest = int(np.where(counts[owners] > 1, away_mm, np.inf).argmin())
-            self.mask[tuple(places[nearest])] = lesion.number
-            counts[owners[nearest]] -= 1
+            for reach in (CROWDED, max(self.mask.shape)):
+                window = tuple(slice(max(n - reach, 0), n + reach + 1) for n in at)
+                places = np.argwhere(counts[self.mask[window]] > 1) + [axis.start for axis in window]
+                if len(places):
+                    break
+            else:
+                continue  # more lesions than voxels
+            nearest = np.linalg.norm((places - at) * self.grid.spacing_zyx, axis=1).argmin()
+            place = tuple(places[nearest])
+            counts[self.mask[place]] -= 1
+            self.mask[place] = lesion.number
             counts[lesion.number] = 1
 
 

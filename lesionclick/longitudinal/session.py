@@ -12,10 +12,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from lesionclick.budget import Budget, Stopwatch
-from lesionclick.images import Volume
+from lesionclick.grand_challenge.click_files import MAX_LESION
+from lesionclick.images import Volume, are_inside, indices_from_points
 from lesionclick.longitudinal.alignment import Alignment
 from lesionclick.longitudinal.case import Baseline, LongitudinalCase
 from lesionclick.longitudinal.labels import LesionPoints
@@ -85,14 +84,22 @@ class LongitudinalSession:
         region
             Of the follow-up.
         number
-            Of the lesion, 1 or more.
+            Of the lesion, from 1 to `MAX_LESION`.
         point_xyz
-            Voxel index (x, y, z).
+            Voxel index (x, y, z) in the image.
+
+        Raises
+        ------
+        ValueError
+            If there is no such follow-up, the number is none of a lesion, or the point lies outside.
         """
-        if region not in self.points or number < 1:
-            expected = f"a region of {list(self.points)} and a number from 1"
+        if region not in self.points or number not in range(1, MAX_LESION + 1):
+            expected = f"a region of {list(self.points)} and a number from 1 to {MAX_LESION}"
             raise ValueError(f"expected {expected}, found {region!r} and {number}")
         x, y, z = (float(value) for value in point_xyz)
+        grid = next(one.ct.grid for one in self.case.followups if one.region == region)
+        if not are_inside(indices_from_points((x, y, z)), grid.shape_zyx).all():
+            raise ValueError(f"expected a point in the image of size (x, y, z) {grid.size_xyz}, found {(x, y, z)}")
         self._steps.append({**self.points, region: {**self.points[region], number: (x, y, z)}})
 
     def undo(self) -> None:
@@ -143,9 +150,8 @@ class LongitudinalSession:
         listed = []
         for followup, row in zip(self.case.followups, sources, strict=True):
             points_there = given.get(followup.region, {})
-            gone = not points_there and any(
-                given.values()
-            )  # points of another follow-up say that all here have vanished
+            # points of another follow-up say that all here have vanished
+            gone = not points_there and any(given.values())
             listed.append((followup, [] if gone else find_lesions(followup, row, points_there)))
         with watch.stage("lesions"):
             masks = segment_followups(listed, self.model, limit)
@@ -156,11 +162,10 @@ class LongitudinalSession:
 def align(case: LongitudinalCase, budget: Budget) -> list[list[tuple[Baseline, Alignment]]]:
     """Return for each follow-up the baselines that show the same part of the body, the best first.
 
-    A baseline counts for the follow-up that it overlaps most; a follow-up that gets none that way takes the baseline
-    that overlaps it most.
+    A baseline counts for the follow-up that it overlaps most, if it overlaps any. A follow-up that gets none that way
+    takes the baseline that overlaps it most, or where none shows the same part of the body, that of its own region.
     """
-    pairs = len(case.baselines) * len(case.followups)
-    each_s = REGISTRATION_SHARE * budget.left_s / pairs
+    each_s = REGISTRATION_SHARE * budget.left_s / (len(case.baselines) * len(case.followups))
     table = [
         [register(baseline.ct, followup.ct, budget.within(each_s)) for baseline in case.baselines]
         for followup in case.followups
@@ -170,11 +175,13 @@ def align(case: LongitudinalCase, budget: Budget) -> list[list[tuple[Baseline, A
         found = [
             (baseline, alignment)
             for column, (baseline, alignment) in enumerate(zip(case.baselines, row, strict=True))
-            if alignment.overlap == max(other[column].overlap for other in table)
+            if alignment.overlap == max(other[column].overlap for other in table) > 0
         ]
         if not found:
-            best = int(np.argmax([alignment.overlap for alignment in row]))
-            found = [(case.baselines[best], row[best])]
+            pairs = list(zip(case.baselines, row, strict=True))
+            usable = [pair for pair in pairs if pair[1].overlap >= MIN_OVERLAP]
+            own = [pair for pair in pairs if pair[0].region == followup.region]
+            found = [max(usable or own or pairs, key=lambda pair: pair[1].overlap)]
         found.sort(key=lambda pair: -pair[1].overlap)
         for baseline, alignment in found:
             message = "%s follow-up: belongs to the %s baseline, overlap %.2f, %s registration"

@@ -19,9 +19,9 @@ Numbers = NDArray[np.uint16]
 
 AIR_HU = -1000.0
 GROWTH = (0.25, 4.0)
-"""Range of the ratio of a lesion's volumes; its logarithm is uniform."""
+"""Range of the ratio of a lesion's volumes, whose logarithm is uniform; `VOLUME_ML` comes before it."""
 VOLUME_ML = (0.15, 90.0)
-"""Follow-up volumes that a course may lead to."""
+"""Follow-up volumes that a course leads to: smaller lesions than these grow, and larger ones shrink."""
 VANISHED_SHARE, NEW_SHARE = 0.15, 0.15
 LONG_MM, SHORT_MM = 45.0, 14.0
 """Distances between the random values of the warp."""

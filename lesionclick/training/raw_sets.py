@@ -19,7 +19,7 @@ import numpy as np
 from lesionclick.errors import InputError
 from lesionclick.images import Volume, require_same_grid
 from lesionclick.petct.case import MAX_SUV
-from lesionclick.training.downloads import ENDING, Source, listed, recognise
+from lesionclick.training.downloads import ENDING, Layout, Source, listed, recognise
 
 FOLDS = 5
 SPLIT_SEED = 20261123
@@ -28,6 +28,7 @@ _UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 """Why a file system may refuse a hard link to a file that can be read."""
 
 Split = list[dict[str, list[str]]]
+_PARTS = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,35 @@ def build_raw_set(download: Path, dataset: Path, *, processes: int = 2) -> RawSe
     Raises
     ------
     InputError
-        If the layout is unknown, `dataset` exists or is called otherwise, or fewer than two patients are left.
+        If the layout is unknown, `dataset` exists or is called otherwise, the download's ``splits_final.json`` is
+        broken, or fewer than two patients are left.
     """
     download = download.resolve()
     layout, sources = recognise(download)
+    given = _read_split(download / "splits_final.json")
     if not re.fullmatch(r"Dataset\d{3}_.+", dataset.name):
         raise InputError(f"{dataset}: expected a new folder Dataset<NNN>_<Name>, found {dataset.name}")
     if dataset.exists():
         raise InputError(f"{dataset}: expected a new folder, found one that is there")
     part = dataset.with_name(f".{dataset.name}.part")
     shutil.rmtree(part, ignore_errors=True)
+    try:
+        return _build(part, sources, layout, given, download=download, dataset=dataset, processes=processes)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _build(
+    part: Path,
+    sources: Sequence[Source],
+    layout: Layout,
+    given: Split | None,
+    *,
+    download: Path,
+    dataset: Path,
+    processes: int,
+) -> RawSet:
+    """Build a data set in the folder `part`, and let it take the place of `dataset`."""
     for folder in ("imagesTr", "labelsTr"):
         (part / folder).mkdir(parents=True)
     with ProcessPoolExecutor(processes) as pool:
@@ -99,7 +119,7 @@ def build_raw_set(download: Path, dataset: Path, *, processes: int = 2) -> RawSe
         "numTraining": len(kept),
         "file_ending": ENDING,
     }
-    splits = _kept_split(download / "splits_final.json", patients) or split_patients(patients)
+    splits = _kept_split(given, patients) or split_patients(patients)
     origin = {"layout": layout.name, "download": str(download), "cases": listed(kept), "broken": broken}
     for name, content in (("dataset", description), ("splits_final", splits), ("cases", origin)):
         (part / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -160,16 +180,23 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _kept_split(path: Path, patients: Mapping[str, str]) -> Split | None:
-    """Return the split of a download without the cases that are left out, if it may be kept; see `build_raw_set`."""
+def _read_split(path: Path) -> Split | None:
     if not path.is_file():
         return None
-    splits = [
-        {kind: [name for name in fold[kind] if name in patients] for kind in ("train", "val")}
-        for fold in json.loads(path.read_text())
-    ]
+    try:
+        return [{kind: [str(name) for name in fold[kind]] for kind in _PARTS} for fold in json.loads(path.read_text())]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected = "a list of folds, each with the names in train and in val"
+        raise InputError(f"{path}: expected {expected}, found {type(error).__name__}: {error}") from error
+
+
+def _kept_split(given: Split | None, patients: Mapping[str, str]) -> Split | None:
+    """Return the split of a download without the cases that are left out, if it may be kept; see `build_raw_set`."""
+    if given is None:
+        return None
+    splits = [{kind: [name for name in fold[kind] if name in patients] for kind in _PARTS} for fold in given]
     for fold in splits:
-        train, val = ({patients[name] for name in fold[kind]} for kind in ("train", "val"))
+        train, val = ({patients[name] for name in fold[kind]} for kind in _PARTS)
         if not train or not val or train & val or {*fold["train"], *fold["val"]} != patients.keys():
             return None
     return splits

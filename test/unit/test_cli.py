@@ -81,6 +81,15 @@ def test_clicks_writes_a_click_file(cases, labels, tmp_path, options):
     assert [point.kind for point in read_clicks(path)] == [TUMOR] * 4 + [BACKGROUND] * 4
 
 
+def test_phantom_tells_how_many_lesions_it_has_where_that_is_not_what_was_asked_for(tmp_path, capsys):
+    options = ["phantom", "--seed", "7", "--tracer", "psma", "--lesions", "40", "--spacing", "12", "12", "12"]
+    assert main([*options, "--output", str(tmp_path / "case"), "--label", str(tmp_path / "label.mha")]) == 0
+    label = sitk.ReadImage(tmp_path / "label.mha")
+    count = sitk.GetArrayFromImage(sitk.ConnectedComponent(label > 0, True)).max()
+    assert count < 40
+    assert f"{count} lesions in place of 40" in capsys.readouterr().err
+
+
 def test_phantom_writes_the_same_readable_case_again(tmp_path):
     def write(name: str) -> dict[str, bytes]:
         folder = tmp_path / name

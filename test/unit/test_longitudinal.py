@@ -1,4 +1,5 @@
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -195,6 +196,12 @@ class TestSegment:
         found = labels(segment_lesions(followup(BOX), same, BrightIsLesion()))
         assert found == {1: 62, 2: 1, 3: 1}
 
+    def test_in_a_crowd_each_clicked_lesion_has_a_voxel(self):
+        """200 of them at one place, more than there are voxels near it."""
+        crowd = [known(n, (1, 1, 1)) for n in range(1, 201)]
+        found = labels(segment_lesions(followup(BOX), crowd, BrightIsLesion(), Budget(-1, lambda: 0.0)))
+        assert found == dict.fromkeys(range(1, 201), 1)
+
     def test_without_time_lesions_clicked_at_one_place_get_a_voxel_each(self):
         mask = segment_lesions(
             followup(BOX), [known(n, (10, 12, 8)) for n in (1, 2)], BrightIsLesion(), Budget(-1, lambda: 0.0)
@@ -240,6 +247,19 @@ class TestCase:
         masks = segment_followups(LongitudinalCase((legs, chest), (first, second)), BrightIsLesion())
         assert [labels(mask) for mask in masks] == [{2: 64}, {1: 64}]
         assert "belongs to the secondary baseline, overlap 0.90" in caplog.text
+
+    def test_a_baseline_that_overlaps_nothing_is_its_own_regions(self, monkeypatch):
+        """As after a registration that failed: its numbers are not those of the other region."""
+        other = baseline(BOX, region="secondary")
+        first, second = followup(BOX, OTHER), followup(BOX, region="secondary", points={1: centre(BOX)})
+        case = LongitudinalCase((baseline(BOX, OTHER), other), (first, second))
+
+        def register(before, after, _budget):
+            return Shift(overlap=0.9 if before is case.baselines[0].ct and after is first.ct else 0.0)
+
+        monkeypatch.setattr(longitudinal, "register", register)
+        rows = longitudinal.align(case, Budget())
+        assert [[one.region for one, _ in row] for row in rows] == [["primary"], ["secondary"]]
 
     def test_points_of_one_followup_say_that_all_of_another_have_vanished(self, monkeypatch):
         monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=0.9))
@@ -342,7 +362,16 @@ class TestSession:
         session.add("primary", 1, centre(BOX))
         assert labels(session.segment({"primary": {2: centre(OTHER)}}).masks["primary"]) == {2: 64}
 
-    @pytest.mark.parametrize(("region", "number"), [("secondary", 1), ("primary", 0)])
+    @pytest.mark.parametrize(
+        ("region", "number"), [("secondary", 1), ("primary", 0), ("primary", 65536), ("primary", 1.5)]
+    )
     def test_other_regions_and_numbers_are_refused(self, region, number):
         with pytest.raises(ValueError, match="expected a region"):
             LongitudinalSession(BrightIsLesion(), self.CASE).add(region, number, (1, 2, 3))
+
+    @pytest.mark.parametrize("point", [(40, 0, 0), (0, -1, 0), (1, 2, math.nan), (1e300, 0, 0)])
+    def test_a_point_outside_the_image_is_refused(self, point):
+        session = LongitudinalSession(BrightIsLesion(), self.CASE)
+        with pytest.raises(ValueError, match="expected a point in the image"):
+            session.add("primary", 1, point)
+        assert session.points["primary"] == {}

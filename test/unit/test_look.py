@@ -50,6 +50,12 @@ def test_a_click_on_a_new_lesion_finds_it_whatever_its_size():
     assert found[2] == 64
 
 
+def test_a_lesion_that_is_sure_all_over_leaves_its_neighbour_alone():
+    """Every voxel of a bright box is as sure, so that no weak one tells where the lesion ends."""
+    mask = segment_lesions(followup(BOX, ((18, 12, 8), 4)), [known(1, centre(BOX))], BrightIsLesion(sure=5.0))
+    assert labels(mask) == {1: 64}
+
+
 def test_what_a_smaller_patch_does_not_show_stays_as_the_larger_one_had_it():
     class SeesFromFar(BrightIsLesion):
         def predict_lesion_logits(self, patches, plan):

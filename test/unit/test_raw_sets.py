@@ -155,6 +155,13 @@ class TestPetCt:
             assert patients[0] & patients[1] == set()
             assert sorted(fold["train"] + fold["val"]) == sorted(built.cases)
 
+    @pytest.mark.parametrize("text", ['{"train": []}', '[{"train":', '[{"train": ["a"]}]', "[1]"])
+    def test_a_broken_split_is_named_before_any_image_is_read(self, petct: Path, tmp_path: Path, text: str) -> None:
+        (petct / "splits_final.json").write_text(text)
+        with pytest.raises(InputError, match=r"splits_final\.json: expected a list of folds"):
+            build_raw_set(petct, tmp_path / "Dataset221_AutoPETIV")
+        assert list(tmp_path.glob(".Dataset*")) == []
+
 
 class TestStudies:
     def test_patients_are_named_after_tracer_and_number(self, studies: Path, tmp_path: Path) -> None:
@@ -229,4 +236,4 @@ class TestBroken:
                 path.unlink()
         with pytest.raises(InputError, match="expected cases of two patients or more, found 1"):
             build_raw_set(petct, tmp_path / "Dataset221_AutoPETIV")
-        assert not (tmp_path / "Dataset221_AutoPETIV").exists()
+        assert not list(tmp_path.glob("*Dataset221_AutoPETIV*"))
