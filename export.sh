@@ -17,9 +17,13 @@ if [ ! -f "$model/plans.json" ] && [ ! -f "$model/task1/plans.json" ] && [ ! -f 
 fi
 mkdir -p out
 # A broken upload is found late: the final names appear only when all is written.
-trap 'rm -f out/*.tar.gz.part' EXIT
+trap 'rm -rf out/*.tar.gz.part out/.model' EXIT
+rm -rf out/.model
 "$CONTAINER_ENGINE" save "$IMAGE" | gzip >out/lesionclick.tar.gz.part
 mv out/lesionclick.tar.gz.part out/lesionclick.tar.gz
-tar -C "$model" -czf out/model.tar.gz.part .
+# The platform's user has to read the models, however private their files are here.
+cp -R "$model" out/.model
+chmod -R a+rX,go-w out/.model
+tar -C out/.model -czf out/model.tar.gz.part .
 mv out/model.tar.gz.part out/model.tar.gz
 ls -lh out/lesionclick.tar.gz out/model.tar.gz

@@ -22,7 +22,7 @@ fi
 stage "Replay of the sample cases in $IMAGE"
 "$python" -m lesionclick.cli replay test/input --engine "$CONTAINER_ENGINE" --image "$IMAGE" \
   --labels test/labels --expected test/expected/scores.json --output "out/container-$api_method" \
-  "${steps[@]}" "$@"
+  ${steps[@]+"${steps[@]}"} "$@"
 stage "Promises of the image"
 "$python" -m pytest -rP "test/container/$api_method"
 stage "Container passed. Report: out/container-$api_method/report.html"

@@ -6,11 +6,12 @@ gives them.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from lesionclick.errors import InputError
 
 ITK_ERRORS = (RuntimeError, OSError)
 """What SimpleITK raises when a file cannot be read or written."""
+
+_UNSYNCED = (errno.EINVAL, errno.ENOTSUP)
+"""What a file system says that cannot be asked to put a file on the disk at once."""
 
 WRITABLE = (".mha", ".nii", ".nii.gz", ".nrrd")
 """Endings of the forms that keep an image's place in space, and all of it in one file; ITK knows no capitals."""
@@ -165,7 +169,8 @@ class Volume:
             except ITK_ERRORS as error:
                 raise unwritable(path.parent, error) from error
             _require_written(temporary, self.array)
-            temporary.chmod(0o644)
+            with suppress(PermissionError):  # a mount of another kind keeps its own permissions
+                temporary.chmod(0o644)
 
     def to_image(self) -> sitk.Image:
         """Return a SimpleITK image with the array's values and the grid's geometry."""
@@ -266,7 +271,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in _UNSYNCED:
+                    raise
         temporary.replace(path)
     except OSError as error:
         raise unwritable(path.parent, error) from error

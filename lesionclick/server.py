@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
+import torch
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -52,6 +53,9 @@ class Service:
     """
 
     def __init__(self, load: Callable[[], Handle]) -> None:
+        self.lost = False
+        """Whether the GPU is lost to this process, so that no later case can be handled."""
+        self.on_lost: Callable[[], None] = lambda: None
         self._thread = ThreadPoolExecutor(1, "case")
         self._case: Future[Done] | None = None
         self.loading = self._thread.submit(load)
@@ -66,6 +70,8 @@ class Service:
     def exit_code(self) -> int:
         """What the process should end with now."""
         error = self.loading.exception() if self.loading.done() else None
+        if self.lost:
+            return 3
         if error is not None:
             return error.exit_code if isinstance(error, LesionClickError) else 3
         return 0 if self.loading.done() and not self.busy else STOPPED
@@ -74,12 +80,14 @@ class Service:
         """Answer ``GET /health``."""
         if not self.loading.done():
             return _answer(503, "the models are being loaded")
+        if self.lost:
+            return _answer(500, "the GPU failed, and does so for every later case of this process")
         error = self.loading.exception()
         return JSONResponse({"status": "ready"}) if error is None else _answer(500, str(error))
 
     async def invoke(self) -> JSONResponse:
         """Answer ``POST /invoke``."""
-        if not self.loading.done() or self.loading.exception() is not None:
+        if not self.loading.done() or self.loading.exception() is not None or self.lost:
             return self.health()
         if self.busy:
             return _answer(409, "expected one case after the other, found one that is still being handled")
@@ -95,8 +103,22 @@ class Service:
             return _answer(500, str(error))
         except Exception as error:
             logger.exception("unexpected error")
+            if _gpu_is_lost():
+                self.lost = True
+                self.on_lost()
             return _answer(500, f"{type(error).__name__}: {error}")
         return JSONResponse(_describe(done), status_code=201)
+
+
+def _gpu_is_lost() -> bool:
+    """Tell whether CUDA fails for good: after a failed launch, every later call of the process does."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _report_loading(loading: Future[Handle]) -> None:
@@ -117,7 +139,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def serve(load: Callable[[], Handle], host: str = "0.0.0.0", port: int = PORT) -> int:
-    """Answer requests until SIGTERM or SIGINT, or until the models turn out to be broken.
+    """Answer requests until SIGTERM or SIGINT, or until the models turn out to be broken or the GPU is lost.
 
     A case that runs then gets `GRACE_S`; later than that the process ends in the middle of it, without a mask.
 
@@ -131,13 +153,16 @@ def serve(load: Callable[[], Handle], host: str = "0.0.0.0", port: int = PORT) -
     Returns
     -------
     int
-        Exit code for the process: 0 after a stop between two cases, `STOPPED` in the middle of one or of loading, else
-        the loading error's.
+        Exit code for the process: 0 after a stop between two cases, `STOPPED` in the middle of one or of loading, 3
+        where the GPU is lost, else the loading error's.
     """
 
     def stop_without_models(loading: Future[Handle]) -> None:
         if loading.exception() is not None:
-            server.should_exit = True
+            stop()
+
+    def stop() -> None:
+        server.should_exit = True
 
     # uvicorn answers both signals, and raises them again when it has stopped; then there is nothing left to stop
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -147,6 +172,7 @@ def serve(load: Callable[[], Handle], host: str = "0.0.0.0", port: int = PORT) -
     app = create_app(service)
     config = uvicorn.Config(app, host, port, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
     server = uvicorn.Server(config)
+    service.on_lost = stop  # with an exit code, so that the platform starts another process
     service.loading.add_done_callback(stop_without_models)  # called at once where loading has failed by now
     server.run()
     code = service.exit_code

@@ -191,9 +191,10 @@ def _read_meta_fields(file: BinaryIO, path: Path) -> dict[str, str]:
 def _require_complete(path: Path, n_bytes: int) -> None:
     """Refuse a MetaImage with voxels in another file, and compressed voxels that are damaged, too few or too many.
 
-    ITK would read the first from wherever the header says, and make an image with arbitrary voxels of the second.
+    ITK would read the first from wherever the header says, and make an image with arbitrary voxels of the second, also
+    where the header has another ``CompressedDataSize`` than the voxels have.
     """
-    length = 0
+    length = consumed = 0
     inflate = zlib.decompressobj(wbits=47)  # zlib or gzip, as ITK takes them
     with path.open("rb") as file:
         fields = _read_meta_fields(file, path)
@@ -205,10 +206,14 @@ def _require_complete(path: Path, n_bytes: int) -> None:
         try:
             while not inflate.eof and (chunk := file.read(2**16)):
                 length += len(inflate.decompress(chunk))
+                consumed += len(chunk)
         except zlib.error as error:
             raise InputError(f"{path}: expected a complete image, found {error}") from error
     if not inflate.eof or length != n_bytes:
         raise InputError(f"{path}: expected {n_bytes} bytes of voxels, found {length}")
+    consumed -= len(inflate.unused_data)
+    if (said := fields.get("CompressedDataSize")) != str(consumed):
+        raise InputError(f"{path}: expected CompressedDataSize = {consumed}, found {said or 'none'}")
 
 
 def require_writable(folder: Path) -> None:

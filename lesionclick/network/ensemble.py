@@ -102,6 +102,7 @@ def predict(
     at_once: int = 1,
     kept: Callable[[Plan, int], KeptTiles] | None = None,
     painted: PaintedChannels | None = None,
+    in_order: bool = False,
 ) -> Prediction:
     """Return the mean over the folds, or what the time suffices for, and the plan that was taken.
 
@@ -125,6 +126,9 @@ def predict(
         Number of tiles that are computed together.
     kept
         Gives what is known of the tiles of a plan and a fold.
+    in_order
+        Begin with the tiles of `first_zyx` only where the plan says that the time is short; otherwise tiles are added
+        in nnU-Net's order, which their rounding depends on.
     """
 
     def count_tiles(step: float) -> int:
@@ -146,7 +150,7 @@ def predict(
             needed=needed,
             nearest=nearest,
             device=device,
-            first_zyx=first_zyx if kept is not None or plan != plans[0] else (),
+            first_zyx=() if in_order and plan == plans[0] else first_zyx,
             at_once=at_once,
             go_on=lambda: budget.left_s > at_once * plan.passes / plan.folds * pass_s,
             kept=None if kept is None else kept(plan, folds),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ PLATFORM_MODEL = Path("/opt/ml/model")
 
 DEFAULT_PREPROCESSOR = "DefaultPreprocessor"
 """nnU-Net's name of what `lesionclick.network.preprocessing` does as well, without importing it."""
+
+_BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""Ends of the names of what a batch norm learns besides weights; ``nnUNetTrainerBN`` builds them and plans do not."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,31 @@ def find_model_folder(given: Path | None, task: TaskName) -> Path:
 
     The first two may be a model folder, or hold one for each task under ``task1`` and ``task2``. A folder that is given
     counts alone: a task that it has no model for is not served by another.
+
+    Raises
+    ------
+    ModelError
+        If the platform's folder holds something else, whose weights are surely meant, or cannot be read.
     """
-    for folder in (given, PLATFORM_MODEL):
-        if folder is not None and (folder / task / "plans.json").is_file():
-            return folder / task
-        if folder is not None and (folder == given or _holds_model(folder)):
-            return folder
+    try:
+        for folder in (given, PLATFORM_MODEL):
+            if folder is not None and (folder / task / "plans.json").is_file():
+                return folder / task
+            if folder is not None and (folder == given or _holds_model(folder)):
+                return folder
+    except OSError as error:
+        raise ModelError(f"expected a model folder that user {os.getuid()} can read, found {error}") from error
     return embedded_models() / task
 
 
 def _holds_model(folder: Path) -> bool:
-    """Tell whether a folder is a model folder or holds one for any task."""
-    return any((folder / part / "plans.json").is_file() for part in ("", "task1", "task2"))
+    """Tell whether a folder is a model folder or holds one for any task; refuse one that holds something else."""
+    if any((folder / part / "plans.json").is_file() for part in ("", "task1", "task2")):
+        return True
+    if content := sorted(path.name for path in folder.glob("[!.]*")):
+        deeper = next((f"; plans.json lies in {path.parent}" for path in sorted(folder.rglob("plans.json"))), "")
+        raise ModelError(f"{folder}: expected plans.json in it or in its task1 or task2, found {content[:5]}{deeper}")
+    return False
 
 
 def embedded_models() -> Path:
@@ -236,6 +253,9 @@ def _load_weights(network: nn.Module, checkpoint: Checkpoint) -> set[str]:
     """Copy the weights into `network` and return the names of those that it does not have."""
     with broken_is_an_error(checkpoint.path, "expected weights of the network in plans.json"):
         missing, unexpected = network.load_state_dict(checkpoint.weights, strict=False)
+    if statistics := [name for name in unexpected if name.endswith(_BATCH_STATISTICS)]:
+        found = f"statistics of batch norms, such as {statistics[0]}, that the network of plans.json does not have"
+        raise ModelError(f"{checkpoint.path}: expected a trainer that builds the network of plans.json, found {found}")
     if missing:
         raise ModelError(
             f"{checkpoint.path}: expected all weights of the network in plans.json, found {len(missing)} missing, such "

@@ -206,23 +206,28 @@ def on_whole_grid(case: NetworkInput, logits: Tensor, *, exact: bool = False) ->
     logits
         Of background and lesion, shape (2, z, y, x), NaN where nothing was predicted; on the grid of `case.images`.
     exact
-        Leave them as they are; then there is a prediction everywhere.
+        Leave both as they are.
 
     Returns
     -------
     Tensor
-        Shape (2, z, y, x) where `exact`; else (1, z, y, x), float32, `OUTSIDE_LOGIT` where nothing was predicted.
+        Shape (2, z, y, x) where `exact`; else (1, z, y, x), float32. Where nothing was predicted, the lesion's logit is
+        `OUTSIDE_LOGIT` more than the background's.
     """
     spans = [
         (max(start, 0), min(start + n, full), start)
         for start, n, full in zip(case.origin, logits.shape[1:], case.grid_shape, strict=True)
     ]
     part = logits[:, *(slice(low - start, high - start) for low, high, start in spans)]
-    if not exact:  # one copy, as a whole body is large
+    if exact and part[0].isnan().any():  # there was no time for some tiles, and a spline would spread it
+        part = torch.stack([part[0].nan_to_num(nan=0.0), part[1].nan_to_num(nan=OUTSIDE_LOGIT)])
+    elif not exact:  # one copy, as a whole body is large
         part = part[1].to(torch.float32, copy=True).sub_(part[0]).nan_to_num_(nan=OUTSIDE_LOGIT)[None]
     if part.shape[1:] == case.grid_shape:
         return part
-    whole = part.new_full((len(part), *case.grid_shape), torch.nan if exact else OUTSIDE_LOGIT)
+    whole = part.new_full((len(part), *case.grid_shape), OUTSIDE_LOGIT)
+    if exact:
+        whole[0] = 0
     whole[:, *(slice(low, high) for low, high, _ in spans)] = part
     return whole
 

@@ -250,7 +250,8 @@ class PetCtPredictor:
             case, data, shown, painted = near[2]
         del near  # it holds the images
         with one.watch.stage("predict"), self.model.arithmetic.autocast(one.place.network):
-            predict = ensemble.predict if self.model.arithmetic.exact else ensemble.predict_adaptively
+            exact = self.model.arithmetic.exact
+            predict = partial(ensemble.predict, in_order=True) if exact else ensemble.predict_adaptively
             predicted = predict(
                 self.model.networks,
                 data,
@@ -271,7 +272,7 @@ class PetCtPredictor:
             nothing = np.full(self.case.pet.array.shape, OUTSIDE_LOGIT, dtype=np.float32)
             return Predicted(nothing, predicted.plan)
         with one.watch.stage("resample prediction"):
-            exact, plan = self.model.arithmetic.exact, predicted.plan
+            plan = predicted.plan
             whole = on_whole_grid(case, predicted.logits, exact=exact)
             del predicted  # most of the memory that is left
             return Predicted(lesion_logit_on_image(content, case, whole, exact=exact), plan)

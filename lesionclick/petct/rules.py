@@ -71,8 +71,9 @@ def apply_rules(
     With ``clicks``, points on the wrong side are residuals of a Gaussian process over the logits: a smooth correction
     with standard deviation `LENGTH_MM` brings each of them to `SURE_LOGIT` on its own side, and fades out around it
     (simple kriging; Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 2.23). Points on
-    the right side are residuals of zero, so that a correction does not turn them over. The voxels of the points
-    themselves are set in any case; where one voxel is marked as both, tumour wins.
+    the right side are residuals of zero, so that a correction does not turn them over. Beside such a point kriging goes
+    too far on the other side; so nowhere is more corrected than one of the wrong points would correct there alone. The
+    voxels of the points themselves are set in any case; where one voxel is marked as both, tumour wins.
 
     With ``challenge``, each lesion is clicked once, in its centre, before any is clicked again, on its rim. The second
     round tells that all lesions are marked: from `REPEATS` such clicks on, components without a tumour point are
@@ -183,8 +184,9 @@ def _corrections(
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
     """Interpolate the residuals at the points smoothly, and yield the boxes around them with what is added there.
 
-    Boxes are parts of the image along z, y, x, and do not overlap; what is added has the shape of its box. Boxes beside
-    all that is wanted are left out.
+    What is added lies between the lowest and the highest that a point would add alone. Boxes are parts of the image
+    along z, y, x, and do not overlap; what is added has the shape of its box. Boxes beside all that is wanted are left
+    out.
     """
     points, first = np.unique(points, axis=0, return_index=True)
     scaled = points * np.asarray(spacing_zyx) / LENGTH_MM
@@ -194,15 +196,16 @@ def _corrections(
         kernel += (axis[:, None] - axis) ** 2
     kernel = np.exp(-kernel / 2)
     kernel[np.diag_indices_from(kernel)] += 1e-2
-    weights = np.linalg.solve(kernel, residual[first])
+    residual = residual[first]
+    weights = np.linalg.solve(kernel, residual)
     reach = np.ceil(REACH_MM / np.asarray(spacing_zyx)).astype(int)
     for box in boxes_around(points, reach, shape):
         if within is not None and not any(_overlap(box, window) for window in within):
             continue
         low, high = np.array([[axis.start, axis.stop] for axis in box]).T
-        field = np.zeros(high - low, dtype=np.float32)
+        field, lowest, highest = np.zeros((3, *(high - low)), dtype=np.float32)
         inside = ((points >= low) & (points < high)).all(axis=1)
-        for place, weight in zip(points[inside] - low, weights[inside], strict=True):
+        for place, weight, alone in zip(points[inside] - low, weights[inside], residual[inside], strict=True):
             window = tuple(
                 slice(max(p - r, 0), min(p + r + 1, n)) for p, r, n in zip(place, reach, field.shape, strict=True)
             )
@@ -210,8 +213,12 @@ def _corrections(
                 np.exp(-(((np.arange(axis.start, axis.stop) - p) * s / LENGTH_MM) ** 2) / 2)
                 for axis, p, s in zip(window, place, spacing_zyx, strict=True)
             )
-            field[window] += (weight * z[:, None, None] * y[:, None] * x).astype(np.float32)
-        yield box, field
+            near = (z[:, None, None] * y[:, None] * x).astype(np.float32)
+            field[window] += np.float32(weight) * near
+            if alone:
+                extreme, limit = (np.maximum, highest) if alone > 0 else (np.minimum, lowest)
+                extreme(limit[window], np.float32(alone) * near, out=limit[window])
+        yield box, field.clip(lowest, highest)
 
 
 def _overlap(one: tuple[slice, ...], other: tuple[slice, ...]) -> bool:

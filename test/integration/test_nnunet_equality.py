@@ -143,6 +143,8 @@ def test_the_body_keeps_its_logits_where_tiles_of_air_are_left_out(
         found[exact] = PetCtSession(model, case).segment().lesion_logit.array
         calls[exact] = len(seen)
     assert calls[False] < 0.7 * calls[True]
-    np.testing.assert_allclose(found[False][..., :30], found[True][..., :30], atol=1e-2)  # nnU-Net's are rounded
+    np.testing.assert_allclose(
+        found[False][..., :30], found[True][..., :30], atol=2**-6
+    )  # two steps of half precision: the tiles at the clicks are added first
     assert (found[False][..., 64:] == OUTSIDE_LOGIT).all()  # tiles of 32 voxels over the body end there
     assert (found[True][..., 64:] != OUTSIDE_LOGIT).all()

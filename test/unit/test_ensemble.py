@@ -114,6 +114,21 @@ def test_clicked_tiles_come_first_where_not_all_fit(clock: Clock) -> None:
     assert logits[0, 0, 0].isfinite().tolist() == [False] * 12 + [True] * 4
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_clicked_tiles_come_first_where_tiles_turn_out_slower_than_the_plan_hoped(clock: Clock, adaptive: bool) -> None:
+    class Slowing(Slow):
+        def __call__(self, tile: Tensor) -> Tensor:
+            self.seconds = 1.0 if self.tiles < 2 else 8.0
+            return super().__call__(tile)
+
+    work = ensemble.predict_adaptively if adaptive else ensemble.predict
+    budget = Budget(1 + 7 * SAFETY, clock)
+    found = work([Slowing(clock, 1.0)], DATA, PATCH, device=CPU, budget=budget, first_zyx=[(1, 1, 14.0)])
+    assert found.plan.step == 0.5
+    assert found.logits[0, 0, 0].isfinite().tolist()[12:] == [True] * 4
+    assert found.logits[0, 0, 0].isnan().any()
+
+
 @pytest.mark.parametrize("left_s", [0.0, -3.0, 1.5])
 def test_no_time_gives_none(clock: Clock, left_s: float) -> None:
     assert run([Slow(clock, 1.0)], left_s) is None

@@ -1,6 +1,7 @@
 import gc
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,19 @@ class TestRead:
     def test_compressed_voxels_must_fill_the_image(self, tmp_path: Path, slices: int) -> None:
         change_header(ct_path(write_case(tmp_path)), "DimSize", f"20 18 {slices}")
         with pytest.raises(InputError, match=rf"ct\.mha: expected {20 * 18 * slices * 2} bytes of voxels, found 11520"):
+            read(tmp_path, CT)
+
+    @pytest.mark.parametrize("share", [0.5, 2.0, None])
+    def test_a_header_with_another_size_of_the_voxels_is_refused(self, tmp_path: Path, share: float | None) -> None:
+        """ITK reads as many bytes, and makes arbitrary voxels of fewer."""
+        path = ct_path(write_case(tmp_path))
+        content = path.read_bytes()
+        line = re.search(rb"CompressedDataSize = (\d+)\n", content)
+        assert line is not None
+        other = b"" if share is None else b"CompressedDataSize = %d\n" % (share * int(line[1]))
+        path.write_bytes(content.replace(line[0], other))
+        found = other.decode().split()[-1] if other else "none"
+        with pytest.raises(InputError, match=rf"expected CompressedDataSize = {int(line[1])}, found {found}$"):
             read(tmp_path, CT)
 
     def test_voxels_in_another_file_are_refused(self, tmp_path: Path) -> None:

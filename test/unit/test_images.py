@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import stat
@@ -54,6 +55,23 @@ def test_index_is_inside_where_its_voxel_is(index_zyx: tuple[float, float, float
 
 def test_no_index_is_inside_of_an_empty_list() -> None:
     assert are_inside([], SHAPE).shape == (0,)
+
+
+def test_a_mount_that_takes_no_permissions_and_no_sync_takes_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some network mounts; the mask is whole, and throwing it away would help nobody."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def unsupported(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    monkeypatch.setattr(os, "fsync", unsupported)
+    MASK.write(tmp_path / "mask.mha")
+    np.testing.assert_array_equal(Volume.read(tmp_path / "mask.mha").array, MASK.array)
 
 
 @pytest.mark.parametrize("ending", [".mha", ".nii.gz"])

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -70,6 +71,16 @@ def second_fold_of_another_configuration(folder: Path) -> None:
     write_checkpoint(folder / "fold_1", content)
 
 
+def weights_with_batch_statistics(folder: Path) -> None:
+    """Weights as nnUNetTrainerBN saves them; its plans still name another norm."""
+    content = checkpoint_of(folder)
+    norm = "encoder.stages.0.0.convs.0.norm"
+    weights = OrderedDict(content["network_weights"])
+    weights[f"{norm}.running_mean"] = torch.zeros(8)
+    weights._metadata = {"": {"version": 1}, norm: {"version": 2}}  # type: ignore[attr-defined]
+    write_checkpoint(folder / "fold_0", {**content, "network_weights": weights})
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda f: shutil.rmtree(f), r"plans\.json: .*FileNotFoundError"),
     "no plans": (lambda f: (f / "plans.json").unlink(), r"plans\.json: .*FileNotFoundError"),
@@ -118,6 +129,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "folds of two configurations": (second_fold_of_another_configuration, r"one configuration, found \['2d', '3d_f"),
     "weight missing": (edit_weights(lambda w: w.pop("decoder.seg_layers.1.bias")), r"1 missing.*seg_layers\.1\.bias"),
+    "batch norms of another trainer": (
+        weights_with_batch_statistics,
+        r"statistics of batch norms, such as encoder\.stages\.0\.0\.convs\.0\.norm\.running_mean",
+    ),
     "weight of another shape": (
         edit_weights(lambda w: w.update({"decoder.seg_layers.1.bias": torch.zeros(3)})),
         r"checkpoint_final\.pth: expected weights of the network.*size mismatch",

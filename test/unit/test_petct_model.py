@@ -114,6 +114,28 @@ class TestFindModelFolder:
         (tmp_path / "plans.json").touch()
         assert find_model_folder(None, "task1") == tmp_path
 
+    def test_a_platform_folder_with_something_else_is_no_reason_for_another_model(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as the results of nnU-Net, one level too high: other weights than the uploaded ones would be scored."""
+        monkeypatch.setattr(model_folder, "PLATFORM_MODEL", tmp_path)
+        (tmp_path / ".keep").touch()
+        assert find_model_folder(None, "task1") == embedded_models() / "task1"
+        (tmp_path / "Dataset221" / "trainer").mkdir(parents=True)
+        with pytest.raises(ModelError, match=r"expected plans\.json .*found \['Dataset221'\]$"):
+            find_model_folder(None, "task1")
+        (tmp_path / "Dataset221" / "trainer" / "plans.json").touch()
+        with pytest.raises(ModelError, match=r"found \['Dataset221'\]; plans\.json lies in .*/Dataset221/trainer"):
+            find_model_folder(None, "task1")
+
+    def test_a_folder_that_may_not_be_read_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(path: Path) -> bool:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "is_file", refuse)
+        with pytest.raises(ModelError, match=rf"that user \d+ can read, found .*{tmp_path.name}"):
+            find_model_folder(tmp_path, "task1")
+
     def test_a_folder_may_hold_a_model_for_each_task(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "task2").mkdir()
         (tmp_path / "task2" / "plans.json").touch()

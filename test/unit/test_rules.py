@@ -81,6 +81,30 @@ def test_a_wrong_background_click_shrinks_the_mask_around_it():
     assert 0 < mask.sum() < (logit > 0).sum()
 
 
+@pytest.mark.parametrize("away", [1, 2, 3, 4])
+def test_a_click_that_agrees_makes_no_correction_beside_it_larger(away):
+    """Nothing is found where a lesion is clicked; a background click lies 4 to 16 mm from it, where it is right."""
+    logit = np.full((25, 41, 41), -10.0, dtype=np.float32)
+    alone = _apply(logit, [[12, 20, 20]])[0]
+    beside, acted = _apply(logit, [[12, 20, 20]], [[12, 20, 20 + away]])
+    assert (acted.corrected_tumor, acted.corrected_background) == (1, 0)
+    assert beside[12, 20, 20]
+    assert not beside[12, 20, 20 + away]
+    assert beside.sum() <= 1.2 * alone.sum()
+    far = np.argwhere(beside) - [12, 20, 20]
+    assert np.linalg.norm(far * SPACING, axis=1).max() <= 12.0  # LENGTH_MM
+
+
+def test_a_click_that_a_correction_would_turn_over_stays_on_its_side():
+    logit = _ball()
+    background = [[12, 12, 18]]  # 24 mm from the centre, at the rim, where the network is not sure
+    logit[12, 12, 18] = -0.1
+    mask, acted = _apply(logit, [[12, 12, 19]], background)
+    assert acted == RulesActed(1, 1, 1, 0)
+    assert mask[12, 12, 19]
+    assert not mask[12, 12, 18]
+
+
 def test_the_correction_is_the_same_for_a_mirrored_case():
     rng = np.random.default_rng(0)
     logit = rng.normal(size=(14, 15, 16)).astype(np.float32)

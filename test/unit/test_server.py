@@ -10,6 +10,7 @@ from threading import Event, Thread
 import httpx
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from lesionclick.algorithm import Done
@@ -111,6 +112,27 @@ def test_a_case_that_fails_says_why_and_leaves_the_server_healthy(
     assert (record.exc_info is not None) == trace
     assert client.get("/health").status_code == 200
     assert client.post("/invoke").status_code == 201
+
+
+def test_a_gpu_that_is_lost_ends_the_server(started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed launch CUDA fails in each later call; another process may go on."""
+
+    def fail() -> Done:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    stopped = Event()
+    client = ready(started, fail)
+    client.service.on_lost = stopped.set
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert client.post("/invoke").status_code == 500
+    assert client.get("/health").status_code == 200  # the GPU goes on, as after a lack of memory
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    assert client.post("/invoke").status_code == 500
+    assert stopped.is_set()
+    assert client.service.exit_code == 3
+    assert client.get("/health").status_code == 500
+    assert client.post("/invoke").json() == client.get("/health").json()
 
 
 def test_a_second_case_while_one_runs_is_refused_and_health_is_answered(started) -> None:
