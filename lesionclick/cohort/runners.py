@@ -1,7 +1,8 @@
-"""How the jobs of a case are run: in one session of this process, or each in a container."""
+"""How the jobs of a case are run: in one session of this process, each in a container, or not again."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from lesionclick.budget import Stopwatch
 from lesionclick.cohort.steps import CaseStep
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.jobs import Jobs
+from lesionclick.evaluation.records import Record
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.image_files import write_masks
 from lesionclick.grand_challenge.interfaces import Socket
@@ -84,6 +86,33 @@ class InSession:
             write_masks({paths[socket]: mask for socket, mask in masks.items()})
         rules = asdict(segmentation.rules) if isinstance(segmentation, Segmentation) else None
         return Told({**segmentation.seconds, "other": other, **watch.seconds}, rules)
+
+
+class FromMasks:
+    """Takes the masks that an earlier run left, where nothing is new but the labels.
+
+    Parameters
+    ----------
+    output
+        The cohort's folder.
+    record
+        What the earlier run told of the case.
+    task, folder
+        The case.
+    """
+
+    def __init__(self, output: Path, record: Record, task: Task, folder: CaseFolder) -> None:
+        self._output = output
+        self._record = record
+        self.device = record.worker.device
+        self.case = task.read(folder)  # which warns again of what is odd
+
+    def run(self, step: CaseStep, paths: Mapping[Socket, Path]) -> Told:
+        """Copy the masks of a job, and tell what was told of it."""
+        (earlier,) = (one for one in self._record.steps if one.step == step.number)
+        for socket, path in paths.items():
+            shutil.copyfile(self._output / earlier.masks[socket.slug], path)
+        return Told({stage: seconds for stage, seconds in earlier.seconds.items() if stage != "score"}, earlier.rules)
 
 
 class InContainers:

@@ -22,7 +22,7 @@ from lesionclick import __version__
 from lesionclick.algorithm import Algorithm
 from lesionclick.budget import Stopwatch
 from lesionclick.cohort.fingerprints import digest, digest_files, digest_models, glance
-from lesionclick.cohort.runners import InContainers, InSession, Runner
+from lesionclick.cohort.runners import FromMasks, InContainers, InSession, Runner
 from lesionclick.cohort.steps import EVALUATED, CaseStep
 from lesionclick.cohort.work import CohortCase, Outcome, Work
 from lesionclick.errors import LesionClickError, ModelError
@@ -128,6 +128,7 @@ class _CaseRun:
         self.watch = Stopwatch()
         self._case = case
         self._masks = masks
+        self._earlier: Record | None = None
         self.record = Record(
             case=case.name,
             path=str(case.path),
@@ -162,13 +163,18 @@ class _CaseRun:
         """Read what the result depends on, so that the record has its fingerprint."""
         with self.watch.stage("fingerprint"):
             self.look()
-            content = self._folder.fingerprint(), digest_files(self._label_paths.values())
-            self._know(fingerprint=digest(content, self.record.labels.keys(), self.record.model, self.work.options))
+            images, labels = self._folder.fingerprint(), digest_files(self._label_paths.values())
+            model, options = self.record.model, self.work.options
+            self._know(
+                fingerprint=digest((images, labels), self.record.labels.keys(), model, options),
+                inputs=digest(images, model, options),
+            )
 
     def is_known(self, earlier: Record | None) -> bool:
         """Tell whether the case was done from the same inputs, and if so let the record be that one."""
         self.learn_inputs()
         if earlier is None or not earlier.done or earlier.fingerprint != self.record.fingerprint:
+            self._earlier = earlier
             return False
         self.record = replace(earlier, files=self.record.files, path=self.record.path, labels=self.record.labels)
         return True
@@ -209,11 +215,18 @@ class _CaseRun:
 
     def _runner(self) -> Runner:
         work, models = self.work, tuple(self.work.models.items())
+        earlier = self._earlier
+        if earlier is not None and earlier.done and earlier.inputs == self.record.inputs and self._has_masks(earlier):
+            self._know(versions=earlier.versions)
+            return FromMasks(work.output, earlier, self._task, self._folder)
         if work.options.container:
             engine = _engine(work.engine, work.options.container, work.model, models)
             return InContainers(engine, self._task, self._folder)
         algorithm = _algorithm(work.model, models, work.trust_checkpoint, work.options.exact)
         return InSession(algorithm, self._task, self._folder, self.watch)
+
+    def _has_masks(self, earlier: Record) -> bool:
+        return all((self.work.output / path).is_file() for step in earlier.steps for path in step.masks.values())
 
     def _find_labels(self) -> dict[Socket, Path]:
         """Return the labels of all outputs, or none where one is missing."""

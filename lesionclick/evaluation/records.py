@@ -127,6 +127,8 @@ class Record:
         Who did it.
     finished
         When, in ISO 8601.
+    inputs
+        Digest of all that the masks depend on, which is the fingerprint's but the labels; None where that is not known.
     """
 
     case: str
@@ -144,6 +146,7 @@ class Record:
     warnings: tuple[str, ...]
     worker: WorkerRecord
     finished: str
+    inputs: str | None = None
 
     @property
     def done(self) -> bool:

@@ -1,0 +1,72 @@
+"""With other labels the masks of a cohort are scored again, and nothing is segmented again."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lesionclick.algorithm import Algorithm
+from lesionclick.cohort.fingerprints import digest_models
+from lesionclick.cohort.work import CohortCase, Work
+from lesionclick.cohort.worker import is_done, run_case
+from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
+from lesionclick.images import Volume
+
+
+@pytest.fixture
+def case(cases: Path) -> CohortCase:
+    return CohortCase("positive", cases / "positive")
+
+
+@pytest.fixture
+def work(tmp_path: Path, labels: Path, folder: Path) -> Work:
+    with CohortFolder(tmp_path / "out").opened() as out:
+        return Work(out.folder, OptionsRecord((0, 3)), digest_models(folder), labels, folder)
+
+
+def done(case: CohortCase, work: Work) -> Record:
+    assert run_case(case, work).error is None
+    record = CohortFolder(work.output).record(case.name)
+    assert record is not None
+    assert is_done(case, work)
+    return record
+
+
+def contents(work: Work) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (work.output / "masks/positive").iterdir()}
+
+
+def test_labels_that_come_later_are_scored_without_the_network(
+    case: CohortCase, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, masks = done(case, replace(work, labels=None)), contents(work)
+    assert [step.scores for step in before.steps] == [None, None]
+    monkeypatch.setattr(Algorithm, "model", None)  # who needs one fails
+    after = done(case, work)
+    assert contents(work) == masks
+    assert after.fingerprint != before.fingerprint
+    for old, new in zip(before.steps, after.steps, strict=True):
+        assert (new.masks, new.rules) == (old.masks, old.rules)
+        assert {stage: seconds for stage, seconds in new.seconds.items() if stage != "score"} == old.seconds
+    monkeypatch.undo()
+    fresh = replace(work, output=tmp_path / "fresh")
+    with CohortFolder(fresh.output).opened():
+        assert [step.scores for step in done(case, fresh).steps] == [step.scores for step in after.steps]
+
+
+def test_another_label_gives_other_scores(case: CohortCase, work: Work) -> None:
+    before, masks = done(case, work), contents(work)
+    path = work.labels / "positive.mha"  # type: ignore[operator]
+    label = Volume.read(path)
+    Volume(1 - label.array, label.grid).write(path)
+    after = done(case, work)
+    assert contents(work) == masks
+    assert after.steps[0].scores != before.steps[0].scores
+
+
+def test_masks_that_are_gone_are_made_again(case: CohortCase, work: Work) -> None:
+    before, masks = done(case, work), contents(work)
+    next((work.output / "masks/positive").iterdir()).unlink()
+    after = done(case, replace(work, labels=None))
+    assert contents(work) == masks
+    assert after.inputs == before.inputs
