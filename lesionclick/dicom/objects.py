@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
+from pydicom.valuerep import DSfloat
 
+from lesionclick.dicom.series import Series
 from lesionclick.images import replacing
 
 MAKER = "lesionclick"
@@ -32,13 +34,19 @@ _MAY_BE_EMPTY = (
 """What an object takes over from its sources: DICOM wants it, but empty where it is unknown."""
 
 
-def sources(slices: Sequence[Dataset]) -> list[Dataset]:
-    """Return slices to derive an object from, with what de-identification has removed from them as empty."""
-    first = Dataset(slices[0])
+def sources(series: Series) -> list[Dataset]:
+    """Return the slices of a series to derive an object from.
+
+    What de-identification has removed from them is empty. Their thickness and their distance are the grid's, which
+    positions tell: scanners write a gap, a sign or nothing there, and readers believe it.
+    """
+    made = [Dataset(one) for one in series.slices]
+    for dataset in made:
+        dataset.SliceThickness = dataset.SpacingBetweenSlices = DSfloat(series.grid.spacing_xyz[2], auto_format=True)
     for keyword in _MAY_BE_EMPTY:
-        if keyword not in first:
-            setattr(first, keyword, "")
-    return [first, *slices[1:]]
+        if keyword not in made[0]:
+            setattr(made[0], keyword, "")
+    return made
 
 
 @contextmanager

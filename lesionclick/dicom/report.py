@@ -79,6 +79,7 @@ def write_report(path: Path, lesions: Sequence[Lesion], segmentation: Path, seri
             instance_number=1,
             manufacturer=MAKER,
             series_description="Lesion measurements",
+            is_complete=True,
         )
         return save(report, path)
 

@@ -49,7 +49,7 @@ def write_segmentation(path: Path, lesions: Volume, series: Series) -> Path:
     segments = np.where(lesions.array > 0, found, 0).astype(np.uint16 if len(numbers) > 255 else np.uint8)
     with without_checks_of_the_source():
         segmentation = Segmentation(
-            source_images=sources(series.slices),
+            source_images=sources(series),
             pixel_array=segments,
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(index, number) for index, number in enumerate(numbers, 1)],

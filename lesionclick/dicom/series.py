@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.misc import is_dicom as is_dicom_file
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
     EnhancedPETImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     LegacyConvertedEnhancedCTImageStorage,
     LegacyConvertedEnhancedPETImageStorage,
     PositronEmissionTomographyImageStorage,
@@ -37,6 +39,9 @@ MAX_OFF_GRID = 0.1
 """How far a slice may lie from its place on the grid, in parts of a voxel's smallest side: headers are rounded."""
 
 _ORTHOGONAL = 1e-3
+
+_FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
+"""Groups of attributes that a file without a preamble begins with."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,13 @@ class Series:
         """The Series Instance UID."""
         return text(self.slices[0], "SeriesInstanceUID")
 
-    def read(self) -> NDArray[np.float64]:
+    def read(self, padding: float | None = None) -> NDArray[np.float64]:
         """Return the values of all slices, each rescaled with its own slope and intercept, shape (z, y, x).
+
+        Parameters
+        ----------
+        padding
+            What voxels get that the header calls padding; by default what they hold.
 
         Raises
         ------
@@ -104,9 +114,17 @@ class Series:
         """
         values = np.empty(self.grid.shape_zyx)
         for index, dataset in enumerate(self.slices):
-            slope, intercept = (number(dataset, f"Rescale{name}") for name in ("Slope", "Intercept"))
-            values[index] = _pixels(dataset, self.grid.shape_zyx[1:]) * slope + intercept
+            slope, intercept = number(dataset, "RescaleSlope", above=0), number(dataset, "RescaleIntercept")
+            pixels = _pixels(dataset, self.grid.shape_zyx[1:])
+            values[index] = pixels * slope + intercept
+            if padding is not None:
+                values[index][_are_padding(dataset, pixels)] = padding
         return values
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file is DICOM, also without the preamble that the first versions of the standard did not know."""
+    return path.is_file() and (is_dicom_file(path) or _begins_like_one(path))
 
 
 def find_series(folder: Path) -> dict[str, list[Dataset]]:
@@ -137,15 +155,20 @@ def describe(datasets: Sequence[Dataset]) -> str:
     return ", ".join([*words, text(first, "SeriesInstanceUID")])
 
 
+def _begins_like_one(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in _FIRST_GROUPS
+
+
 def _headers(folder: Path) -> Iterator[Dataset]:
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of DICOM files, found none")
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if is_dicom(path)):
         try:
-            yield dcmread(path, stop_before_pixels=True)
-        except InvalidDicomError:
-            continue
+            yield dcmread(path, stop_before_pixels=True, force=True)
         except Exception as error:  # pydicom lets through whatever a broken file provokes
+            if not is_dicom_file(path):
+                continue  # it only begins like one
             raise InputError(f"{path}: expected a DICOM file, found {error}") from error
 
 
@@ -204,17 +227,34 @@ def _step(
 
 def _require_all(slices: Sequence[Dataset]) -> None:
     """Refuse a PET of fewer slices than its header promises, which shows those missing at an end."""
-    promised = text(slices[0], "NumberOfSlices")
-    if promised and len(slices) < int(promised):
+    if not text(slices[0], "NumberOfSlices"):
+        return
+    promised = number(slices[0], "NumberOfSlices")
+    if len(slices) < promised:
         raise InputError(
-            f"{source(slices[0])}: expected {promised} slices as {attribute('NumberOfSlices')} says, "
+            f"{source(slices[0])}: expected {promised:g} slices as {attribute('NumberOfSlices')} says, "
             f"found {len(slices)}"
         )
 
 
+def _are_padding(header: Dataset, pixels: NDArray[np.number]) -> NDArray[np.bool_]:
+    """Tell which stored values a slice's header calls padding: one, or all from it to a limit (PS3.3 C.7.5.1.1.2)."""
+    if not text(header, "PixelPaddingValue"):
+        return np.zeros(pixels.shape, dtype=bool)
+    limit = "PixelPaddingRangeLimit" if text(header, "PixelPaddingRangeLimit") else "PixelPaddingValue"
+    ends = np.array([int(number(header, keyword)) for keyword in ("PixelPaddingValue", limit)])
+    low, high = np.sort(ends.astype(pixels.dtype))  # headers tell signed numbers as unsigned ones
+    are_padding: NDArray[np.bool_] = (pixels >= low) & (pixels <= high)
+    return are_padding
+
+
 def _pixels(header: Dataset, shape: tuple[int, ...]) -> NDArray[np.number]:
     try:
-        pixels: NDArray[np.number] = dcmread(source(header)).pixel_array
+        dataset = dcmread(source(header), force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:  # a file without a preamble
+            implicit, _ = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        pixels: NDArray[np.number] = dataset.pixel_array
     except Exception as error:  # pydicom and its decoders let through whatever a broken file provokes
         raise InputError(f"{source(header)}: expected pixels that pydicom can decode, found {error}") from error
     if pixels.shape != shape:

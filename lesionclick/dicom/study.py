@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.misc import is_dicom as is_dicom_file
 
 from lesionclick.dicom.attributes import attribute, source, text
-from lesionclick.dicom.series import IMAGES, Series, describe, find_series
+from lesionclick.dicom.series import IMAGES, Series, describe, find_series, is_dicom
 from lesionclick.dicom.suv import suv_factor
 from lesionclick.errors import InputError
 from lesionclick.images import Volume
 from lesionclick.petct.case import PetCtCase
 
+logger = logging.getLogger(__name__)
+
 LEAST_HU = -1024.0
 """Scanners fill what lies outside their field of view with less than air."""
+
+_UNSPECIFIED = ("US",)
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class Study:
     ct: Series
 
 
-def is_dicom(folder: Path) -> bool:
+def is_dicom_folder(folder: Path) -> bool:
     """Tell whether there is a DICOM file under a folder."""
-    return folder.is_dir() and any(path.is_file() and is_dicom_file(path) for path in folder.rglob("*"))
+    return folder.is_dir() and any(is_dicom(path) for path in folder.rglob("*"))
 
 
 def read_study(folder: Path, *, pet: str | None = None, ct: str | None = None) -> Study:
@@ -65,7 +69,8 @@ def read_study(folder: Path, *, pet: str | None = None, ct: str | None = None) -
     pet_series = Series.sort(_choose(_of_kind(found, "PET"), pet, "PET", folder))
     ct_series = Series.sort(_choose_ct(_of_kind(found, "CT"), ct, pet_series, folder))
     suv = read_suv(pet_series)
-    hu = Volume(np.maximum(ct_series.read(), LEAST_HU).astype(np.float32), ct_series.grid)
+    _require_hu(ct_series)
+    hu = Volume(np.maximum(ct_series.read(padding=LEAST_HU), LEAST_HU).astype(np.float32), ct_series.grid)
     return Study(PetCtCase.from_images(ct=hu.to_image(), pet=suv.to_image()), pet_series, ct_series)
 
 
@@ -78,6 +83,17 @@ def read_suv(pet: Series) -> Volume:
     """Return a PET in SUVbw, float32; errors as `read_study`."""
     factor = suv_factor(pet.slices)
     return Volume((pet.read() * factor).astype(np.float32), pet.grid)
+
+
+def _require_hu(ct: Series) -> None:
+    kinds = {text(one, "RescaleType") for one in ct.slices} - {"", "HU", *_UNSPECIFIED}
+    if kinds:
+        raise InputError(
+            f"{source(ct.slices[0])}: expected a CT in HU, found {attribute('RescaleType')} {', '.join(sorted(kinds))}"
+        )
+    if any(text(one, "RescaleType") in _UNSPECIFIED for one in ct.slices):
+        name = attribute("RescaleType")
+        logger.warning("%s: expected a CT in HU, found unspecified units in %s, and went on", ct.uid, name)
 
 
 def _of_kind(found: Mapping[str, Sequence[Dataset]], kind: str) -> dict[str, Sequence[Dataset]]:

@@ -27,8 +27,8 @@ from lesionclick.errors import InputError
 MAX_WEIGHT_KG = 500.0
 """Heaviest patient; more means grams."""
 
-MIN_DOSE_BQ = 1e4
-"""Doses of at most this are in MBq: no PET is made with 10 kBq."""
+MIN_DOSE_BQ = 1e6
+"""Doses of at most this are in MBq or kBq: no patient's PET is made with 1 MBq."""
 
 _PHILIPS = (0x7053, "Philips PET Private Group")
 _SUV_SCALE, _ACTIVITY_SCALE = 0x00, 0x09

@@ -29,6 +29,9 @@ LONG_LIVED_S = 41400.0
 MAX_UPTAKE_HALF_LIVES = 2.0
 """Half-lives between injection and scan above which a date is taken for wrong: three quarters of the dose are gone."""
 
+MAX_SURE_HALF_LIVES = 4.0
+"""The same where date and clock time are told apart and agree, as late scans with 68Ga have it."""
+
 MAX_SPREAD_S = 60.0
 """Allowed difference in s between the slices' moments of decay correction: 0.6 % of SUV for 18F."""
 
@@ -86,15 +89,21 @@ def injection(dataset: Dataset, reference: datetime, half_life_s: float) -> date
     Raises
     ------
     InputError
-        If there is neither date nor time, the radionuclide is long-lived and the date is missing or does not fit, or
-        the scan begins before the injection or more than two half-lives after it.
+        If there is neither date nor time; the two contradict each other; the radionuclide is long-lived and the date is
+        missing or does not fit; or the scan begins before the injection, or more than two half-lives after it, four
+        where date and time agree.
     """
     where, tracer = source(dataset), radiopharmaceutical(dataset)
     dated = text(tracer, "RadiopharmaceuticalStartDateTime")
     name = attribute("RadiopharmaceuticalStartDateTime")
     moment = _moment(dated, dataset, name) if len(dated) >= len("YYYYMMDDHHMM") else None
-    if moment is not None and _fits(moment, reference, half_life_s):
-        return moment
+    timed = bool(text(tracer, "RadiopharmaceuticalStartTime"))
+    if moment is not None and _fits(moment, reference, MAX_SURE_HALF_LIVES * half_life_s):
+        if timed and _apart_s(moment.time(), clock := _time(tracer, "RadiopharmaceuticalStartTime")) > MAX_SPREAD_S:
+            other = attribute("RadiopharmaceuticalStartTime")
+            raise InputError(f"{where}: expected one time in {name} and {other}, found {moment} and {clock}")
+        if timed or _fits(moment, reference, MAX_UPTAKE_HALF_LIVES * half_life_s):
+            return moment
     if half_life_s >= LONG_LIVED_S:
         raise InputError(
             f"{where}: expected {name} within two half-lives before the scan of {reference}, because the half-life is "
@@ -103,14 +112,11 @@ def injection(dataset: Dataset, reference: datetime, half_life_s: float) -> date
     if moment is not None:
         message = "%s: %s is %s, which does not fit the scan of %s; its date is not used"
         logger.warning(message, where, name, moment, reference)
-    if text(tracer, "RadiopharmaceuticalStartTime") or moment is None:
-        clock = _time(tracer, "RadiopharmaceuticalStartTime")
-    else:
-        clock = moment.time()
+    clock = _time(tracer, "RadiopharmaceuticalStartTime") if timed or moment is None else moment.time()
     moment = datetime.combine(reference.date(), clock)
     if moment > reference:
         moment -= timedelta(days=1)
-    if not _fits(moment, reference, half_life_s):
+    if not _fits(moment, reference, MAX_UPTAKE_HALF_LIVES * half_life_s):
         raise InputError(
             f"{where}: expected {attribute('RadiopharmaceuticalStartTime')} within two half-lives before the scan of "
             f"{reference} with a half-life of {half_life_s:g} s, found {clock}"
@@ -118,15 +124,24 @@ def injection(dataset: Dataset, reference: datetime, half_life_s: float) -> date
     return moment
 
 
-def _fits(moment: datetime, reference: datetime, half_life_s: float) -> bool:
-    return 0 <= (reference - moment).total_seconds() <= MAX_UPTAKE_HALF_LIVES * half_life_s
+def _fits(moment: datetime, reference: datetime, most_s: float) -> bool:
+    return 0 <= (reference - moment).total_seconds() <= most_s
+
+
+def _apart_s(one: time, other: time) -> float:
+    """Return how far two clock times are apart in s, over midnight where that is nearer."""
+    day = timedelta(days=1)
+    first, second = (datetime.combine(date.min + day, clock) for clock in (one, other))
+    return min(abs((first - second + turn).total_seconds()) for turn in (-day, timedelta(), day))
 
 
 def _scan_start(dataset: Dataset, half_life_s: float) -> datetime:
     maker = text(dataset, "Manufacturer").upper()
     for makers, (group, creator, element) in _PRIVATE_STARTS:
         if re.search(makers, maker) and (value := private(dataset, group, creator, element)):
-            return _moment(value, dataset, f"({group:04X},10{element:02X})")
+            moment = _moment(value, dataset, f"({group:04X},10{element:02X})")
+            if moment is not None:
+                return moment
     acquired = datetime.combine(_date(dataset, "AcquisitionDate"), _time(dataset, "AcquisitionTime"))
     series = datetime.combine(_date(dataset, "SeriesDate"), _time(dataset, "SeriesTime"))
     if acquired == series:
@@ -160,10 +175,15 @@ def _time(dataset: Dataset, keyword: str) -> time:
     return time(found.hour, found.minute, found.second, found.microsecond)
 
 
-def _moment(value: str, dataset: Dataset, name: str) -> datetime:
-    """Return date and time on the scanner's clock, which other attributes show without an offset from UTC."""
+def _moment(value: str, dataset: Dataset, name: str) -> datetime | None:
+    """Return date and time on the scanner's clock, which other attributes show without an offset from UTC.
+
+    A moment with an offset tells nothing of that clock where the header does not tell the clock's own; that is None.
+    """
     found: datetime = _parse(DT, value, dataset, name)
-    if found.tzinfo is not None and (offset := text(dataset, "TimezoneOffsetFromUTC")):
+    if found.tzinfo is not None:
+        if not (offset := text(dataset, "TimezoneOffsetFromUTC")):
+            return None
         zone = _parse(DT, f"2000010100{offset}", dataset, attribute("TimezoneOffsetFromUTC")).tzinfo
         found = found.astimezone(zone)
     return datetime.combine(found.date(), found.time())

@@ -109,9 +109,9 @@ def _is_dicom(folder: Path) -> bool:
     """Tell whether a folder holds a DICOM study; a case is told without the packages that read one."""
     if any((folder / name).exists() for name in ("inputs.json", "images")):
         return False
-    from lesionclick.dicom.study import is_dicom
+    from lesionclick.dicom.study import is_dicom_folder
 
-    return is_dicom(folder)
+    return is_dicom_folder(folder)
 
 
 def _is_image(path: Path) -> bool:

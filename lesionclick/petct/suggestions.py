@@ -130,7 +130,7 @@ def find_suggestions(
     inside = findings.mask[tuple(voxels.T)]
     wrong = np.where(inside, 1 - mean, np.where(hot, np.maximum(mean, HOT_PROBABILITY), mean))
     wrong_ml = _expected_ml(findings, voxels, wrong, inside)
-    score = wrong * wrong_ml
+    score = np.where(inside | hot | (wrong > SURE_BACKGROUND), wrong * wrong_ml, 0.0)
     components = cc3d.connected_components(findings.mask, connectivity=26)
     numbers = components[tuple(voxels.T)]
     for place in prompts.indices_zyx():
@@ -149,7 +149,7 @@ def find_suggestions(
                 float(mean[best]),
                 float(spread[best]),
                 suv,
-                _reason(inside[best], mean[best], said, suv),
+                _reason(inside[best], mean[best], said, suv, hot=hot[best]),
             )
         )
         near = _distances_mm(voxels, voxels[best], findings.spacing_zyx) < APART_MM
@@ -180,10 +180,10 @@ def _distances_mm(
     return distances
 
 
-def _reason(inside: bool, probability: float, said: NDArray[np.bool_], suv: float) -> str:
+def _reason(inside: bool, probability: float, said: NDArray[np.bool_], suv: float, *, hot: bool) -> str:
     views = f"{said.sum()} of {len(said)} views see a lesion here"
     if inside:
-        return f"in the mask, but only {probability:.0%} likely a lesion: {views}"
-    if probability < HOT_PROBABILITY:
+        return f"in the mask, {probability:.0%} likely a lesion: {views}"
+    if hot and probability < HOT_PROBABILITY:
         return f"not in the mask, but SUV {suv:.1f} is more than {HOT_CONTRAST:g} times its surroundings"
-    return f"not in the mask, but {probability:.0%} likely a lesion: {views}"
+    return f"not in the mask, {probability:.0%} likely a lesion: {views}"

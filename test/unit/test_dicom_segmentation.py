@@ -99,6 +99,18 @@ def test_two_readers_find_the_voxels_of_each_lesion(tmp_path, grid, read):
         np.testing.assert_array_equal(voxels, labels().array == int(name.split()[1]))
 
 
+@pytest.mark.parametrize("read", [read_by_dcmqi, read_by_highdicom])
+@pytest.mark.parametrize(
+    "changes", [{"SpacingBetweenSlices": mm} for mm in (6, 1, -3, 0)] + [{"SliceThickness": None}], ids=str
+)
+def test_the_slices_lie_where_positions_say_whatever_else_the_header_tells(tmp_path, changes, read):
+    """Scanners write the gap, a sign or nothing as the distance of slices, which are 3 mm apart."""
+    pet = find_pet(write(pet_slices(stored(), **changes), tmp_path / "pet"))
+    path = write_segmentation(tmp_path / "lesions.dcm", labels(GRID), pet)
+    for name, voxels in read(path, GRID).items():
+        np.testing.assert_array_equal(voxels, labels().array == int(name.split()[1]))
+
+
 def test_more_lesions_than_a_byte_counts(tmp_path):
     grid = Grid((32, 34, 2), GRID.spacing_xyz)
     numbers = np.zeros(grid.shape_zyx, dtype=np.int32)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from helpers.dicom_series import GRID, SUV_PER_BQML, ct_slices, pet_slices, uid, write
 from helpers.dicom_variants import VARIANTS
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.uid import EnhancedPETImageStorage
 
 from lesionclick.cli import main
-from lesionclick.dicom.study import find_pet, is_dicom, read_study
+from lesionclick.dicom.study import find_pet, is_dicom_folder, read_study
 from lesionclick.dicom.suv import suv_factor
 from lesionclick.errors import InputError
 from lesionclick.images import Grid, Volume, require_same_grid
@@ -105,6 +106,54 @@ def test_padding_of_a_ct_is_air(study):
     assert (read_study(rewrite(study, ct_slices(padded), "ct")).case.ct.array[:, 0, 0] == -1024).all()
 
 
+@pytest.mark.parametrize(
+    ("representation", "stored", "told"),
+    [
+        (1, -1500, {"PixelPaddingValue": -1500}),
+        (1, 20000, {"PixelPaddingValue": 20000}),
+        (0, 63536, {"PixelPaddingValue": 63536}),
+        (0, 63536, {"PixelPaddingValue": 63000, "PixelPaddingRangeLimit": 64000}),
+    ],
+)
+def test_what_the_header_of_a_ct_calls_padding_is_air_whatever_it_holds(study, representation, stored, told):
+    padded = HU.astype(np.int64)
+    padded[:, 0, 0] = stored
+    made = ct_slices(padded.astype(np.uint16).view(np.int16), PixelRepresentation=representation)
+    for dataset in made:
+        for keyword, value in told.items():
+            dataset.add_new(tag_for_keyword(keyword), "SS" if representation else "US", value)
+    read = read_study(rewrite(study, made, "ct")).case.ct.array
+    assert (read[:, 0, 0] == -1024).all()
+    assert (read[:, 2:, 2:] == 40).all()
+
+
+def test_slices_without_a_preamble_are_read(study):
+    """As exports of old archives have them; a slice that is passed over would be air."""
+    for kind in ("ct", "pet"):
+        last = sorted((study / kind).iterdir())[-1]
+        dataset = dcmread(last)
+        content = last.read_bytes()
+        begin = content.index(b"\x08\x00\x16\x00UI")  # SOP Class UID, the first attribute
+        last.write_bytes(content[begin:])
+        assert dcmread(last, force=True).ImagePositionPatient == dataset.ImagePositionPatient
+    assert is_dicom_folder(study)
+    assert read_study(study).case.pet.grid.shape_zyx == GRID.shape_zyx
+    (study / "ct" / "notes.bin").write_bytes(b"\x08\x00" + bytes(range(256)))
+    np.testing.assert_array_equal(read_study(study).case.ct.array, 40)
+
+
+def test_a_ct_in_other_units_is_refused_and_in_unspecified_ones_told(study, caplog):
+    with pytest.raises(InputError, match=r"expected a CT in HU, found Rescale Type \(0028,1054\) MGML"):
+        read_study(rewrite(study, ct_slices(HU, RescaleType="MGML"), "ct"))
+    assert (read_study(rewrite(study, ct_slices(HU, RescaleType="US"), "ct")).case.ct.array == 40).all()
+    assert "found unspecified units in Rescale Type" in caplog.text
+
+
+def test_numbers_in_the_header_that_are_none_are_refused(study):
+    with pytest.raises(InputError, match=r"Rescale Slope \(0028,1053\) to be a number above 0, found '-2.0'"):
+        read_study(rewrite(study, pet_slices(STORED, RescaleSlope=-2)))
+
+
 def _without(index: int) -> list[Dataset]:
     return [one for number, one in enumerate(pet_slices(STORED)) if number != index]
 
@@ -191,11 +240,11 @@ def test_a_dicom_file_that_was_cut_off_is_refused(study):
 
 
 def test_a_dicom_folder_is_told_from_others(study, tmp_path):
-    assert is_dicom(study)
+    assert is_dicom_folder(study)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.txt").write_text("a")
-    assert not is_dicom(tmp_path / "other")
-    assert not is_dicom(tmp_path / "none")
+    assert not is_dicom_folder(tmp_path / "other")
+    assert not is_dicom_folder(tmp_path / "none")
 
 
 def test_import_writes_a_case_that_the_algorithm_reads(study, tmp_path, capsys):

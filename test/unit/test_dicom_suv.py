@@ -101,10 +101,49 @@ def test_an_injection_in_another_zone_of_time():
     assert suv_factor(made) == pytest.approx(SUV_PER_BQML)
 
 
+def test_a_moment_with_an_offset_tells_nothing_where_the_scanners_own_is_unknown():
+    """08:15 UTC is 09:15 on the scanner's clock, which alone the other attributes tell."""
+    made = slices()
+    tracer(made, RadiopharmaceuticalStartDateTime="20260302081500.00+0000")
+    assert suv_factor(made) == pytest.approx(SUV_PER_BQML)
+    tracer(made, RadiopharmaceuticalStartTime=None)
+    with pytest.raises(InputError, match=r"Radiopharmaceutical Start Time \(0018,1072\), found none"):
+        suv_factor(made)
+
+
+def test_a_private_start_with_an_offset_is_passed_over():
+    made = slices()
+    for dataset in made:
+        block = dataset.private_block(0x0071, "SIEMENS MED PT", create=True)
+        block.add_new(0x22, "DT", "20260302091500.000000+0000")
+    assert suv_factor(made) == pytest.approx(SUV_PER_BQML)
+
+
+def test_two_times_of_the_injection_that_contradict_each_other_are_refused():
+    made = slices()
+    tracer(made, RadiopharmaceuticalStartDateTime="20260302084500")
+    expected = r"one time in .*\(0018,1078\) and .*\(0018,1072\), found 2026-03-02 08:45:00 and 09:15:00"
+    with pytest.raises(InputError, match=expected):
+        suv_factor(made)
+    tracer(made, RadiopharmaceuticalStartDateTime="20260302091530")  # as scanners round
+    assert suv_factor(made) == pytest.approx(SUV_PER_BQML, rel=0.01)
+
+
+def test_a_late_scan_counts_where_date_and_time_agree():
+    """Three half-lives after the injection: an eighth of the dose is left, a half of what `SUV_PER_BQML` has."""
+    made = slices()
+    tracer(made, RadiopharmaceuticalStartTime="071500")
+    with pytest.raises(InputError, match="within two half-lives"):
+        suv_factor(made)
+    tracer(made, RadiopharmaceuticalStartDateTime="20260302071500")
+    assert suv_factor(made) == pytest.approx(4 * SUV_PER_BQML)
+
+
 def test_the_dates_of_a_long_lived_tracer_must_fit():
     zirconium = slices(SeriesDate="20260304", AcquisitionDate="20260304")
     half_life_s = 48 * 3600.0
-    tracer(zirconium, RadionuclideHalfLife=half_life_s, RadiopharmaceuticalStartDateTime="20260302101500")
+    told = {"RadiopharmaceuticalStartDateTime": "20260302101500", "RadiopharmaceuticalStartTime": "101500"}
+    tracer(zirconium, RadionuclideHalfLife=half_life_s, **told)
     assert suv_factor(zirconium) == pytest.approx(SUV_PER_BQML)
     tracer(zirconium, RadiopharmaceuticalStartDateTime=None)
     with pytest.raises(InputError, match=r"Radiopharmaceutical Start DateTime \(0018,1078\).*found none"):
@@ -186,8 +225,9 @@ def test_what_does_not_tell_suv_safely_is_refused_with_the_name_of_the_tag(chang
     ("changes", "message"),
     [
         ({"RadionuclideTotalDose": None}, r"Radionuclide Total Dose \(0018,1074\), found none"),
-        ({"RadionuclideTotalDose": 0}, r"Radionuclide Total Dose \(0018,1074\) to be a number above 10000, found"),
+        ({"RadionuclideTotalDose": 0}, r"Radionuclide Total Dose \(0018,1074\) to be a number above 1e\+06, found"),
         ({"RadionuclideTotalDose": 280}, r"Radionuclide Total Dose \(0018,1074\).*found '280.0'"),
+        ({"RadionuclideTotalDose": 280e3}, r"Radionuclide Total Dose \(0018,1074\).*found '280000.0'"),
         ({"RadionuclideHalfLife": 0}, r"Radionuclide Half Life \(0018,1075\) to be a number above 0, found"),
         ({"RadiopharmaceuticalStartTime": None}, r"Radiopharmaceutical Start Time \(0018,1072\), found none"),
         (

@@ -65,6 +65,15 @@ def test_p_is_that_of_wilcoxons_signed_rank_test(differences, p):
     assert compare(first + differences, first, rng()).p == pytest.approx(p)
 
 
+def test_volumes_of_as_many_voxels_are_equal_whatever_a_voxels_volume():
+    first, second = np.array([5, 9, 3, 7, 11, 4, 8]), np.array([6, 10, 5, 6, 12, 3, 9])
+    plain, scaled = (compare(first * ml, second * ml, np.random.default_rng(0)) for ml in (1.0, 0.0331776))
+    assert scaled.p == plain.p == pytest.approx(0.359, abs=0.001)
+    values = np.linspace(0.1, 0.9, 7)
+    shifted = compare(values, values + 0.1, np.random.default_rng(0)).difference
+    assert (shifted.low, shifted.high) == pytest.approx((0.1, 0.1))
+
+
 def test_runs_are_compared_where_both_have_a_value():
     found = compare([1, 2, NAN, 4, 5], [2, 2, 7, NAN, 3], rng())
     assert (found.first, found.second) == (8 / 3, 7 / 3)

@@ -113,6 +113,14 @@ def test_hot_uptake_outside_the_mask_is_asked_however_sure_the_network_is() -> N
     assert "SUV 6.0" in one.reason
 
 
+def test_what_all_views_take_for_background_is_not_asked() -> None:
+    """Voxels that one look found doubtful and that are not hot: nothing true could be said of them."""
+    findings = Body().findings()
+    doubted = replace(findings, probability=np.full_like(findings.probability, 0.03))
+    views = np.full((2, len(doubted.doubtful())), 0.004)
+    assert find_suggestions(doubted, views, Prompts()) == ()
+
+
 def test_an_organ_that_is_hot_all_over_is_not_asked() -> None:
     body = Body()
     body.suv[:, :, 20:] = 6.0
