@@ -120,6 +120,7 @@ class TestFindModelFolder:
         """Such as the results of nnU-Net, one level too high: other weights than the uploaded ones would be scored."""
         monkeypatch.setattr(model_folder, "PLATFORM_MODEL", tmp_path)
         (tmp_path / ".keep").touch()
+        (tmp_path / "lost+found").mkdir()
         assert find_model_folder(None, "task1") == embedded_models() / "task1"
         (tmp_path / "Dataset221" / "trainer").mkdir(parents=True)
         with pytest.raises(ModelError, match=r"expected plans\.json .*found \['Dataset221'\]$"):
