@@ -348,6 +348,7 @@ for word in "$@"; do
     *:/input:ro) in="${word%:/input:ro}" ;;
   esac
 done
+grep -o '"name"' "$in/lesion-clicks.json" | wc -l >> "$(dirname "$0")/seen"
 mkdir -p "$out/images/tumor-lesion-segmentation"
 cp MASK "$out/images/tumor-lesion-segmentation/$(basename "$in"/images/ct/*)"
 """
@@ -363,6 +364,7 @@ def test_in_containers_each_job_is_one_and_the_image_counts(case: CohortCase, wo
     contained = replace(work, options=options, models=models, model=None, engine=str(engine))
     record = done(case, contained)
     assert [step.scores["dsc"] if step.scores else None for step in record.steps] == [1.0, 1.0, 1.0]
+    assert [int(n) for n in (tmp_path / "seen").read_text().split()] == [step.n_points for step in record.steps]
     assert record.worker.device == "container"
     assert record.steps[0].seconds.keys() == {"container", "score"}
     engine.write_text(engine.read_text().replace("1234", "5678"))

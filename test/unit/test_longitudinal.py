@@ -61,6 +61,10 @@ class TestFind:
         x, y, z = centre(BOX)
         assert found[0].place_mm == pytest.approx(GRID.to_physical((x + 2, y - 1, z + 1))[0])
 
+    def test_a_baseline_of_another_part_of_the_body_shows_nothing_of_a_new_lesion(self):
+        (found,) = find_lesions(followup(points={7: (20.0, 20.0, 10.0)}), [(baseline(BOX), Shift(overlap=0.1))])
+        assert found.baseline is None
+
     def test_a_number_that_the_baseline_does_not_know_is_new(self):
         source = baseline(BOX)
         (found,) = find_lesions(followup(points={7: (20.0, 20.0, 10.0)}), [(source, Shift((6.0, 0.0, 0.0)))])
@@ -104,6 +108,12 @@ class TestSegment:
     def test_a_component_out_of_reach_is_another_lesion(self):
         far = (10.0, 4.0, 8.0)  # 16 mm from the box
         assert labels(segment_lesions(followup(BOX), [lesion(1, far, clicked=False)], BrightIsLesion())) == {}
+
+    @pytest.mark.parametrize(("z", "found"), [(15.9, {1: 64}), (16.6, {})])
+    def test_a_component_begins_within_reach_or_is_another_lesion(self, z, found):
+        """14.8 and 16.9 mm from the box, in a patch that holds it."""
+        model = BrightIsLesion(patch_size=(24, 24, 24))
+        assert labels(segment_lesions(followup(BOX), [lesion(1, (11.5, 13.5, z), clicked=False)], model)) == found
 
     def test_a_lesion_that_is_looked_for_needs_to_be_sure(self):
         at = centre(BOX)
@@ -260,6 +270,12 @@ class TestCase:
         monkeypatch.setattr(longitudinal, "register", register)
         rows = longitudinal.align(case, Budget())
         assert [[one.region for one, _ in row] for row in rows] == [["primary"], ["secondary"]]
+
+    def test_the_better_baseline_comes_first(self, monkeypatch):
+        worse, better = baseline(BOX), baseline(OTHER, region="secondary")
+        monkeypatch.setattr(longitudinal, "register", lambda one, *_: Shift(overlap=0.9 if one is better.ct else 0.5))
+        ((first, second),) = longitudinal.align(LongitudinalCase((worse, better), (followup(BOX, OTHER),)), Budget())
+        assert (first[0].region, second[0].region) == ("secondary", "primary")
 
     def test_points_of_one_followup_say_that_all_of_another_have_vanished(self, monkeypatch):
         monkeypatch.setattr(longitudinal, "register", lambda *_: Shift(overlap=0.9))

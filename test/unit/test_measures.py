@@ -16,6 +16,7 @@ from lesionclick.evaluation.measures import (
     Scores,
     Tolerance,
     areas,
+    dice,
     mean,
     score,
 )
@@ -282,6 +283,12 @@ class TestSurfaceDistances:
         distances = surface_distances(*masks, (1.0, 1.0, 1.0))
         assert math.isnan(distances["hausdorff95_mm"])
         assert math.isnan(distances["mean_mm"])
+
+
+def test_dice_of_two_masks_weighs_their_volumes_and_not_their_voxels():
+    full, empty = np.ones((1, 1, 4)), np.zeros((1, 1, 4))
+    pairs = [MaskPair(full, full, (1.0, 1.0, 1.0)), MaskPair(full, empty, (3.0, 1.0, 1.0))]
+    assert dice(pairs) == pytest.approx(2 * 4 / (8 + 12))
 
 
 @pytest.mark.parametrize(

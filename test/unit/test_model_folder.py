@@ -11,6 +11,7 @@ import torch
 from helpers.model_folder import checkpoint_of, write_checkpoint
 
 from lesionclick.errors import ModelError
+from lesionclick.network.checkpoints import find_checkpoints
 from lesionclick.petct.model import PetCtModel
 from lesionclick.prompts.spec import OFFICIAL_BASELINE
 
@@ -138,6 +139,14 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         r"checkpoint_final\.pth: expected weights of the network.*size mismatch",
     ),
 }
+
+
+def test_final_weights_come_before_the_best_and_folds_in_order(tmp_path: Path) -> None:
+    for fold in ("fold_2", "fold_0", "fold_1"):
+        (tmp_path / fold).mkdir()
+        for kind in ("best", "final"):
+            (tmp_path / fold / f"checkpoint_{kind}.pth").touch()
+    assert find_checkpoints(tmp_path) == [tmp_path / f"fold_{n}" / "checkpoint_final.pth" for n in range(3)]
 
 
 @pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN.keys())

@@ -36,6 +36,15 @@ def make(data, seed=0):
     return made["image"].numpy(), made["segmentation"].numpy()[0] > 0
 
 
+def test_image_and_mask_are_mirrored_alike():
+    label = np.zeros(PATCH, dtype=bool)
+    label[0, 0, 0] = True
+    transform = MakePair(PAIR.encoding, PATCH, SPACING, INTENSITIES)
+    for seed in range(8):
+        result = transform._result(label[None], label, np.random.default_rng(seed))
+        assert (result["image"] == result["segmentation"]).all()
+
+
 @pytest.fixture
 def course(monkeypatch):
     """Fixes the course of the lesion in the middle; the baseline is always seen and points are exact."""

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,22 @@ from torch.nn import functional
 from lesionclick.errors import InputError
 from lesionclick.network.model_folder import read_model_folder
 from lesionclick.network.preprocessing import (
+    _find_fast_way,
     _shrink_mask,
     lesion_logit_on_image,
     on_whole_grid,
     preprocess,
     to_network_grid,
 )
+
+
+def test_normalisation_within_a_mask_is_left_to_nnunet(tmp_path: Path) -> None:
+    folder = write_model_folder(tmp_path)
+    assert _find_fast_way(read_model_folder(folder, task="task1", n_images=2)) is not None
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"]["use_mask_for_norm"] = [True] * 4
+    (folder / "plans.json").write_text(json.dumps(plans))
+    assert _find_fast_way(read_model_folder(folder, task="task1", n_images=2)) is None
 
 
 def test_to_network_grid_keeps_voxel_centres():

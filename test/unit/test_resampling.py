@@ -36,6 +36,13 @@ def noise(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+def test_thick_slices_after_count_as_well_as_before() -> None:
+    data, options = noise(1, 29, 20, 18), {"order": 3, "order_z": 0, "force_separate_z": None}
+    expected = resample_data_or_seg_to_shape(data, (9, 23, 21), ISOTROPIC, THICK, is_seg=False, **options)
+    found = Splines(**options)(torch.from_numpy(data[0]), (9, 23, 21), ISOTROPIC, THICK).numpy()
+    np.testing.assert_allclose(found, expected[0], rtol=0, atol=TOLERANCE * float(np.ptp(data)))
+
+
 @pytest.mark.parametrize(
     ("shape", "new", "spacing", "options"),
     [

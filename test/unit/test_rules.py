@@ -105,6 +105,24 @@ def test_a_click_that_a_correction_would_turn_over_stays_on_its_side():
     assert not mask[12, 12, 18]
 
 
+def test_a_correction_is_round_in_mm():
+    mask, _ = _apply(np.full((24, 24, 24), -0.5, dtype=np.float32), [[12, 12, 12]])
+    # 1.5 / 1.01 * exp(-(d / 12)**2 / 2) is 0.5 at 17.7 mm: five voxels of 3 mm, four of 4 mm to each side
+    assert [int(line.sum()) for line in (mask[:, 12, 12], mask[12, :, 12], mask[12, 12, :])] == [11, 9, 9]
+
+
+def test_a_tumour_click_on_a_logit_of_zero_counts():
+    assert _apply(np.zeros((8, 8, 8), dtype=np.float32), [[4, 4, 4]])[0][4, 4, 4]
+
+
+def test_components_that_touch_at_a_corner_are_one():
+    logit = np.full((10, 10, 30), -1.0, dtype=np.float32)
+    logit[2:8, 2:8, 2:12] = logit[8, 8, 12] = logit[4:6, 4:6, 20:22] = 1.0
+    mask, acted = _apply(logit, [[4, 4, 6], [2, 2, 2], [7, 7, 11]], OUTSIDE[:3], "challenge")
+    assert mask[8, 8, 12]
+    assert acted.removed == 1
+
+
 def test_the_correction_is_the_same_for_a_mirrored_case():
     rng = np.random.default_rng(0)
     logit = rng.normal(size=(14, 15, 16)).astype(np.float32)

@@ -39,6 +39,10 @@ def test_a_tile_shows_its_own_marks_alone_where_no_other_reaches_its_middle(
     assert are_shown_by_tile(encoding, (64, 48, 48), SPACING) == by_tile
 
 
+def test_the_shortest_side_of_a_tile_decides_whether_it_shows_its_own_marks_alone() -> None:
+    assert not are_shown_by_tile(Fields(radius=2.0, far_mm=10.0, cutoff_mm=25.0), (16, 64, 64), (3.0, 3.0, 3.0))
+
+
 def test_a_part_with_all_marks_is_painted_like_the_whole() -> None:
     prompts = prompts_at([[12, 10, 10], [14, 11, 9]], [[20, 15, 15]])
     whole = FIELDS.encode(prompts, SHAPE, SPACING)

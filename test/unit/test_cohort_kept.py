@@ -1,4 +1,4 @@
-"""With other labels the masks of a cohort are scored again, and nothing is segmented again."""
+"""What a cohort keeps: its masks where only labels are others, and no record where its masks are being replaced."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -70,3 +70,19 @@ def test_masks_that_are_gone_are_made_again(case: CohortCase, work: Work) -> Non
     after = done(case, replace(work, labels=None))
     assert contents(work) == masks
     assert after.inputs == before.inputs
+
+
+def test_a_stop_while_masks_are_replaced_leaves_no_record(
+    case: CohortCase, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would tell of masks that are gone."""
+    out, record = CohortFolder(work.output), done(case, work)
+    (tmp_path / "new" / "masks").mkdir(parents=True)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", stop)
+    with pytest.raises(KeyboardInterrupt):
+        out.keep(replace(record, fingerprint="other"), tmp_path / "new")
+    assert out.record(case.name) is None
