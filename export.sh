@@ -22,7 +22,8 @@ rm -rf out/.model
 "$CONTAINER_ENGINE" save "$IMAGE" | gzip >out/lesionclick.tar.gz.part
 mv out/lesionclick.tar.gz.part out/lesionclick.tar.gz
 # The platform's user has to read the models, however private their files are here.
-cp -R "$model" out/.model
+mkdir out/.model
+cp -R "$model/." out/.model
 chmod -R a+rX,go-w out/.model
 tar -C out/.model -czf out/model.tar.gz.part .
 mv out/model.tar.gz.part out/model.tar.gz

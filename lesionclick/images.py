@@ -25,6 +25,8 @@ from lesionclick.errors import InputError
 ITK_ERRORS = (RuntimeError, OSError)
 """What SimpleITK raises when a file cannot be read or written."""
 
+_NIFTI = (".nii", ".nii.gz", ".img", ".hdr", ".img.gz")
+
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP)
 """What a file system says that cannot be asked to put a file on the disk at once."""
 
@@ -200,11 +202,15 @@ def read_image(path: Path | str, pixel_type: int = sitk.sitkUnknown) -> sitk.Ima
         image = sitk.ReadImage(itk_name(path), pixel_type)
     except ITK_ERRORS as error:
         raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
-    if str(path).endswith((".nii", ".nii.gz")):
+    if str(path).lower().endswith(_NIFTI):
         import nibabel
 
-        stored = nibabel.load(path).dataobj  # type: ignore[attr-defined]
-        if stored.dtype.kind == "f" and not np.isfinite(stored.get_unscaled()).all():
+        try:
+            stored = nibabel.load(path).dataobj  # type: ignore[attr-defined]
+            finite = stored.dtype.kind != "f" or bool(np.isfinite(stored.get_unscaled()).all())
+        except Exception as error:  # nibabel lets through whatever a broken file provokes
+            raise InputError(f"{path}: expected an image, found: {error}") from error
+        if not finite:
             raise InputError(f"{path}: expected finite voxels, found NaN or infinite ones")
     return image
 

@@ -44,6 +44,8 @@ from lesionclick.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
+_NOT_SCORED = "the case is not scored"
+
 _PACKAGES = ("nnunetv2", "torch", "SimpleITK", "numpy")
 
 
@@ -69,7 +71,8 @@ def run_case(case: CohortCase, work: Work) -> Outcome:
         except Exception as error:
             run.fail(error)
         seconds = {**run.watch.seconds, "total": perf_counter() - begin}
-        record = replace(run.record, seconds=seconds, warnings=tuple(dict.fromkeys(warnings)), finished=_now())
+        told = tuple(dict.fromkeys([*run.kept_warnings, *warnings]))
+        record = replace(run.record, seconds=seconds, warnings=told, finished=_now())
         replaced = out.keep(record, folder)
     return Outcome(case.name, _tell(record, replaced), perf_counter() - begin)
 
@@ -129,6 +132,8 @@ class _CaseRun:
         self._case = case
         self._masks = masks
         self._earlier: Record | None = None
+        self.kept_warnings: list[str] = []
+        """Of an earlier run, whose masks are taken."""
         self.record = Record(
             case=case.name,
             path=str(case.path),
@@ -186,7 +191,7 @@ class _CaseRun:
         self._masks.mkdir()
         jobs = Jobs(self._folder, lambda *_: None, self._masks, {})
         if self.work.labels and not self._label_paths:
-            logger.warning("%s: not all labels in %s, the case is not scored", self._case.name, self.work.labels)
+            logger.warning("%s: not all labels in %s, %s", self._case.name, self.work.labels, _NOT_SCORED)
         labels = jobs.read_labels(self._label_paths, numbered=self._evaluated.numbered)
         steps = self._evaluated.steps(self._folder, self.work.options.steps)
         self._know(steps=tuple(self._run_step(runner, step, labels) for step in steps))
@@ -218,6 +223,7 @@ class _CaseRun:
         earlier = self._earlier
         if earlier is not None and earlier.done and earlier.inputs == self.record.inputs and self._has_masks(earlier):
             self._know(versions=earlier.versions)
+            self.kept_warnings = [one for one in earlier.warnings if not one.endswith(_NOT_SCORED)]
             return FromMasks(work.output, earlier, self._task, self._folder)
         if work.options.container:
             engine = _engine(work.engine, work.options.container, work.model, models)

@@ -110,8 +110,8 @@ def replay(
     else:
         runner = nullcontext(_in_this_process(folders, model))
     done = []
-    remove_report(output)
     with runner as (run, where):
+        remove_report(output)
         for one in replay_cases(folders, run, output, options):
             done.append(one)
             write_scores(output / "scores.json", scores_of(done))  # whatever becomes of the next case

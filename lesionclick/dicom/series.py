@@ -42,6 +42,8 @@ _ORTHOGONAL = 1e-3
 
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00")
 """Groups of attributes that a file without a preamble begins with."""
+_LAST_ELEMENT = 0x18
+"""The same for elements: of an image, (0008,0018) at the latest."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,10 @@ class Series:
 
 def is_dicom(path: Path) -> bool:
     """Tell whether a file is DICOM, also without the preamble that the first versions of the standard did not know."""
-    return path.is_file() and (is_dicom_file(path) or _begins_like_one(path))
+    try:
+        return path.is_file() and (is_dicom_file(path) or _begins_like_one(path))
+    except OSError as error:
+        raise InputError(f"{path}: expected a file that can be read, found {error}") from error
 
 
 def find_series(folder: Path) -> dict[str, list[Dataset]]:
@@ -135,7 +140,7 @@ def find_series(folder: Path) -> dict[str, list[Dataset]]:
     Raises
     ------
     InputError
-        If the folder cannot be read, or a DICOM file is broken.
+        If the folder or a file in it cannot be read, or a DICOM file is broken.
     """
     found: dict[str, list[Dataset]] = {}
     for dataset in _headers(folder):
@@ -156,8 +161,12 @@ def describe(datasets: Sequence[Dataset]) -> str:
 
 
 def _begins_like_one(path: Path) -> bool:
+    """Tell whether a file begins with one of the first attributes, with its type or a length that it may have."""
     with path.open("rb") as file:
-        return file.read(2) in _FIRST_GROUPS
+        start = file.read(8)
+    if len(start) < 8 or start[:2] not in _FIRST_GROUPS or int.from_bytes(start[2:4], "little") > _LAST_ELEMENT:
+        return False
+    return (start[4:6].isalpha() and start[4:6].isupper()) or int.from_bytes(start[4:], "little") < 2**8
 
 
 def _headers(folder: Path) -> Iterator[Dataset]:
@@ -167,8 +176,6 @@ def _headers(folder: Path) -> Iterator[Dataset]:
         try:
             yield dcmread(path, stop_before_pixels=True, force=True)
         except Exception as error:  # pydicom lets through whatever a broken file provokes
-            if not is_dicom_file(path):
-                continue  # it only begins like one
             raise InputError(f"{path}: expected a DICOM file, found {error}") from error
 
 

@@ -98,7 +98,8 @@ def injection(dataset: Dataset, reference: datetime, half_life_s: float) -> date
     name = attribute("RadiopharmaceuticalStartDateTime")
     moment = _moment(dated, dataset, name) if len(dated) >= len("YYYYMMDDHHMM") else None
     timed = bool(text(tracer, "RadiopharmaceuticalStartTime"))
-    if moment is not None and _fits(moment, reference, MAX_SURE_HALF_LIVES * half_life_s):
+    sure = MAX_SURE_HALF_LIVES if half_life_s < LONG_LIVED_S else MAX_UPTAKE_HALF_LIVES  # a clock confirms no date
+    if moment is not None and _fits(moment, reference, sure * half_life_s):
         if timed and _apart_s(moment.time(), clock := _time(tracer, "RadiopharmaceuticalStartTime")) > MAX_SPREAD_S:
             other = attribute("RadiopharmaceuticalStartTime")
             raise InputError(f"{where}: expected one time in {name} and {other}, found {moment} and {clock}")

@@ -205,12 +205,12 @@ class _Canvas:
             if counts[lesion.number]:
                 continue
             at = np.rint(index_zyx(self.grid, lesion.place_mm)).clip(0, np.array(self.mask.shape) - 1).astype(int)
-            for reach in (CROWDED, max(self.mask.shape)):
+            reach, places = CROWDED, np.empty((0, 3), dtype=int)
+            while not len(places) and reach < 2 * max(self.mask.shape):
                 window = tuple(slice(max(n - reach, 0), n + reach + 1) for n in at)
                 places = np.argwhere(counts[self.mask[window]] > 1) + [axis.start for axis in window]
-                if len(places):
-                    break
-            else:
+                reach *= 2
+            if not len(places):
                 continue  # more lesions than voxels
             nearest = np.linalg.norm((places - at) * self.grid.spacing_zyx, axis=1).argmin()
             place = tuple(places[nearest])

@@ -84,7 +84,8 @@ def _holds_model(folder: Path) -> bool:
     """Tell whether a folder is a model folder or holds one for any task; refuse one that holds something else."""
     if any((folder / part / "plans.json").is_file() for part in ("", "task1", "task2")):
         return True
-    if content := sorted(path.name for path in folder.glob("[!.]*") if path.name != "lost+found"):  # of a fresh disk
+    listed = os.listdir(folder) if folder.is_dir() else []
+    if content := sorted(name for name in listed if name[0] != "." and name != "lost+found"):  # as a fresh disk has it
         deeper = next((f"; plans.json lies in {path.parent}" for path in sorted(folder.rglob("plans.json"))), "")
         raise ModelError(f"{folder}: expected plans.json in it or in its task1 or task2, found {content[:5]}{deeper}")
     return False

@@ -58,8 +58,7 @@ def create_app(reading: Reading, access: Access, *, is_stopping: Callable[[], bo
     @app.get("/api/study")
     def study() -> dict[str, Any]:
         grids = {name: list(scan.grid.spacing_xyz) for name, scan in reading.study.scans.items()}
-        one = reading.study
-        return {**one.describe(), "scans": grids, "clickable": one.clickable, "warnings": one.warnings}
+        return {**reading.study.describe(), "scans": grids, "clickable": reading.study.clickable}
 
     @app.get("/api/state")
     def state() -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from lesionclick.longitudinal.session import LongitudinalSession
 from lesionclick.page.longitudinal import LongitudinalStudy
 from lesionclick.page.petct import PetCtStudy
 from lesionclick.page.study import Study
+from lesionclick.page.warnings import warnings_of_the_case
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession
@@ -50,7 +49,7 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
     ModelError
         If the model is broken or missing.
     """
-    with _warnings_of_the_case() as warnings:
+    with warnings_of_the_case() as warnings:
         study = _open(paths, model, choice)
     study.warnings = tuple(warnings)
     return study
@@ -60,29 +59,6 @@ def default_output(paths: Sequence[Path]) -> Path:
     """Return the folder beside a case that a reading writes to."""
     last = paths[-1].resolve()
     return last.with_name(f"{_stem(last)}-lesionclick")
-
-
-class _Collector(logging.Handler):
-    """Keeps the messages of warnings, but those of networks, which are about the machine or the model."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith("lesionclick.network"):
-            self.messages.append(record.getMessage())
-
-
-@contextmanager
-def _warnings_of_the_case() -> Iterator[list[str]]:
-    """Collect what the log warns of in a case as long as the context lasts."""
-    logger, collector = logging.getLogger("lesionclick"), _Collector()
-    logger.addHandler(collector)
-    try:
-        yield collector.messages
-    finally:
-        logger.removeHandler(collector)
 
 
 def _open(paths: Sequence[Path], model: Path | None, choice: Choice) -> Study:

@@ -2,13 +2,12 @@
 
 import fcntl
 import json
-import os
 import pickle
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
         raise InputError(f"{target}: expected a folder or an archive {ARCHIVE}, found {target.suffix}")
     if not archive and target.exists() and any(target.iterdir()) and not (target / "plans.json").is_file():
         raise InputError(f"{target}: expected a new folder or a model folder to replace, found other files")
-    with _locked(target.parent), _temporary(target) as part:
+    with _locked(results), _temporary(target) as part:
         _write_model(results, _finished(results), part, half=half)
         if archive:
             packed = part / target.name
@@ -81,20 +80,18 @@ def _finished(results: Path) -> list[Path]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(results: Path) -> Iterator[None]:
     """Let folds that end together export one after the other, so that the last export has all of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with ExitStack() as opened:
+        with suppress(OSError):  # where nothing can be written or locked, an export is worth more than its turn
+            fcntl.flock(opened.enter_context((results / ".export.lock").open("w")), fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """Give a new folder beside `target`, which is gone in the end if it is still there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(".part", f".{target.name}.", target.parent))
     part.chmod(0o755)
     try:

@@ -128,6 +128,8 @@ def train(
         If `initial` cannot be read, or its weights do not fit the network.
     """
     _require_gpus(gpus, device, config)
+    if (dataset / "splits_final.json").is_file():  # before hours of preparing
+        _require_fold(fold, dataset)
     if not resume or not _is_prepared(task, dataset, config, output):
         prepare(task, dataset, config, output, minutes=minutes, processes=processes)
     _require_fold(fold, output / "preprocessed" / dataset.name)
@@ -141,9 +143,9 @@ def train(
     return export_model(output, output / "model")
 
 
-def _require_fold(fold: str, preprocessed: Path) -> None:
+def _require_fold(fold: str, folder: Path) -> None:
     """Refuse a fold that no split has: nnU-Net would part patients at random, and no case could be held out."""
-    splits = preprocessed / "splits_final.json"
+    splits = folder / "splits_final.json"
     count = len(json.loads(splits.read_text())) if splits.is_file() else _NNUNETS_FOLDS
     if fold != "all" and int(fold) >= count:
         raise InputError(f"{splits}: expected a fold from 0 to {count - 1}, or all, found {fold}")

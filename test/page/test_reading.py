@@ -1,6 +1,7 @@
 """Points are set, taken back and saved in a real browser; tabs agree, and a server that dies loses nothing."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -197,6 +198,15 @@ def test_what_was_warned_of_stays_over_the_slices(tmp_path: Path, open_page: Ope
         reading.study.warnings = ("PET: looks like Bq/ml", "CT: covers 80 %")
         page = open_page(served.access.url)
         assert page.locator("#warnings").inner_text().splitlines() == list(reading.study.warnings)
+        logger, answers = logging.getLogger("lesionclick.longitudinal.registration"), reading.study.answers
+
+        def warn(marks: Any, budget: Any) -> Iterator[Any]:
+            logger.warning("registration: the affine alignment counts")
+            yield from answers(marks, budget)
+
+        reading.study.answers = warn  # type: ignore[method-assign]
+        page.mouse.click(*centre_of(page, ".row[data-name=PET]"))
+        wait_for(page, "document.getElementById('warnings').innerText.endsWith('the affine alignment counts')")
 
 
 def test_a_browser_without_the_token_sees_nothing(tmp_path: Path, browser: Any) -> None:

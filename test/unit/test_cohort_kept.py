@@ -39,11 +39,18 @@ def contents(work: Work) -> dict[str, bytes]:
 def test_labels_that_come_later_are_scored_without_the_network(
     case: CohortCase, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, masks = done(case, replace(work, labels=None)), contents(work)
+    (tmp_path / "empty").mkdir()
+    before, masks = done(case, replace(work, labels=tmp_path / "empty")), contents(work)
+    assert any("not scored" in one for one in before.warnings)
+    out = CohortFolder(work.output)
+    with out.working_folder(case.name) as folder:
+        out.amend(replace(before, warnings=(*before.warnings, "fold 1 is left out")), folder)
     assert [step.scores for step in before.steps] == [None, None]
     monkeypatch.setattr(Algorithm, "model", None)  # who needs one fails
     after = done(case, work)
     assert contents(work) == masks
+    assert "fold 1 is left out" in after.warnings
+    assert not any("not scored" in one for one in after.warnings)
     assert after.fingerprint != before.fingerprint
     for old, new in zip(before.steps, after.steps, strict=True):
         assert (new.masks, new.rules) == (old.masks, old.rules)

@@ -138,6 +138,12 @@ def test_slices_without_a_preamble_are_read(study):
         assert dcmread(last, force=True).ImagePositionPatient == dataset.ImagePositionPatient
     assert is_dicom_folder(study)
     assert read_study(study).case.pet.grid.shape_zyx == GRID.shape_zyx
+    cut = sorted((study / "ct").iterdir())[-1]
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:300])
+    with pytest.raises(InputError, match=rf"{cut.name}: expected"):
+        read_study(study)
+    cut.write_bytes(whole)
     (study / "ct" / "notes.bin").write_bytes(b"\x08\x00" + bytes(range(256)))
     np.testing.assert_array_equal(read_study(study).case.ct.array, 40)
 

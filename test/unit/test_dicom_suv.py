@@ -145,6 +145,9 @@ def test_the_dates_of_a_long_lived_tracer_must_fit():
     told = {"RadiopharmaceuticalStartDateTime": "20260302101500", "RadiopharmaceuticalStartTime": "101500"}
     tracer(zirconium, RadionuclideHalfLife=half_life_s, **told)
     assert suv_factor(zirconium) == pytest.approx(SUV_PER_BQML)
+    tracer(zirconium, RadiopharmaceuticalStartDateTime="20260226101500")  # three half-lives before, at the same time
+    with pytest.raises(InputError, match="within two half-lives"):
+        suv_factor(zirconium)
     tracer(zirconium, RadiopharmaceuticalStartDateTime=None)
     with pytest.raises(InputError, match=r"Radiopharmaceutical Start DateTime \(0018,1078\).*found none"):
         suv_factor(zirconium)

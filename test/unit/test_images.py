@@ -57,6 +57,17 @@ def test_no_index_is_inside_of_an_empty_list() -> None:
     assert are_inside([], SHAPE).shape == (0,)
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+def test_a_nifti_file_that_was_cut_off_is_refused(tmp_path: Path, ending: str, share: float) -> None:
+    array = np.random.default_rng(0).normal(size=(9, 9, 9)).astype(np.float32)
+    Volume(array, Grid((9, 9, 9), (1.0, 1.0, 1.0))).write(tmp_path / f"a{ending}")
+    content = (tmp_path / f"a{ending}").read_bytes()
+    (tmp_path / f"a{ending}").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=f"a{ending}: expected an image"):
+        Volume.read(tmp_path / f"a{ending}")
+
+
 def test_a_mount_that_takes_no_permissions_and_no_sync_takes_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

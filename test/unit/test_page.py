@@ -316,7 +316,7 @@ class TestOpening:
         reading = Reading(study, Records(tmp_path / "out", ("lesion-clicks.json",)))
         with TestClient(create_app(reading, Access.make("testserver", 80, TOKEN))) as client:
             client.headers["Authorization"] = f"Bearer {TOKEN}"
-            (warning,) = client.get("/api/study").json()["warnings"]
+            (warning,) = client.get("/api/state").json()["warnings"]
         assert warning == "PET: the maximum is 1.2e+05, which looks like Bq/ml; expected SUV, and went on"
 
     @pytest.mark.parametrize("names", [[], ["none"], ["a.txt", "b.txt"], ["a", "b", "c"]])

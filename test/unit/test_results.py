@@ -312,7 +312,7 @@ def test_the_tracer_is_in_the_name(name, tracer):
 
 
 def test_a_table_of_groups_comes_before_the_name(tmp_path):
-    (tmp_path / "groups.csv").write_text('case,group\nfdg_1,"LMU, FDG"\n')
+    (tmp_path / "groups.csv").write_text('case,group\nfdg_1,"LMU, FDG"\n', encoding="utf-8-sig")
     (tmp_path / "scores.json").write_text('{"fdg_1": {"0": {"dsc": 1}}, "fdg_2": {"0": {"dsc": 1}}}')
     (found,) = read_runs(tmp_path, read_groups(tmp_path / "groups.csv"))
     assert [one.group for one in found.cases] == ["LMU, FDG", "FDG"]

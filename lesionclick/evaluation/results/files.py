@@ -80,7 +80,7 @@ def read_groups(path: Path) -> dict[str, str]:
         If it is no such table.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # with or without the mark that Excel writes
             head, *rows = csv.reader(file)
         if head != ["case", "group"]:
             raise ValueError(f"the head {','.join(head)}")

@@ -31,8 +31,6 @@ const ranges = { ct: [...CT_WINDOWS["soft tissue"]], pet: [...PET_WINDOWS["0-5"]
 
 document.title = `${study.name} – lesionclick`;
 $("case").textContent = study.name;
-$("warnings").textContent = study.warnings.join("\n");
-$("warnings").hidden = !study.warnings.length;
 fillHelp($("keys"));
 
 // ---- what is shown
@@ -161,7 +159,7 @@ function showValues(row, hovered) {
 // ---- doing
 
 const say = (text) => ($("message").textContent = text);
-const masks = new Masks(rows, say);
+const masks = new Masks(rows, $("message"));
 
 const act = (method, path, body) => attempt(() => call(method, path, body));
 
@@ -267,6 +265,8 @@ function render() {
   const { first, final } = state.seconds;
   const shown = first === undefined ? "" : `first mask ${first.toFixed(1)} s`;
   $("progress").textContent = final === undefined ? [shown, "computing"].filter(Boolean).join(", ") : `${shown}, final ${final.toFixed(1)} s`;
+  $("warnings").textContent = state.warnings.join("\n");
+  $("warnings").hidden = !state.warnings.length;
   if (state.error) say(`The session failed: ${state.error}`);
   fillPanel($("panel"), study, state, reader);
   for (const row of rows) row.paintOver();

@@ -1,18 +1,18 @@
 // Masks over the slices: fetched from the server until the one that is shown is the newest.
 
-import { fetchImage } from "./slices.js";
+import { Away, fetchImage } from "./slices.js";
 
 export class Masks {
   /**
    * @param {import("./slices.js").SliceRow[]} rows
-   * @param {(text: string) => void} say  tells the reader what goes wrong
+   * @param {HTMLElement} message  tells the reader what goes wrong
    */
-  constructor(rows, say) {
+  constructor(rows, message) {
     this.rows = rows;
-    this.say = say;
+    this.message = message;
     this.shown = -1;
     this.isFetching = false;
-    this.hasFailed = false;
+    this.told = "";
   }
 
   /** @param {number} newest  number of the server's mask */
@@ -22,12 +22,12 @@ export class Masks {
     this.isFetching = true;
     try {
       while (this.shown !== this.newest) await this.fetch(this.newest);
-      if (this.hasFailed) this.say("");
-      this.hasFailed = false;
+      if (this.told && this.message.textContent === this.told) this.message.textContent = "";
+      this.told = "";
     } catch (error) {
-      if (error instanceof TypeError) return; // the server is away; its next state asks again
-      this.hasFailed = true;
-      this.say(`The mask that you see is not the newest: ${error.message}`);
+      if (error instanceof Away) return; // the server's next state asks again
+      this.told = `The mask that you see is not the newest: ${error.message}`;
+      this.message.textContent = this.told;
     } finally {
       this.isFetching = false;
     }

@@ -21,7 +21,7 @@ export async function call(method, path, body) {
 export async function download(path, name) {
   const url = URL.createObjectURL(new Blob([await textOf(path)]));
   Object.assign(document.createElement("a"), { href: url, download: name }).click();
-  URL.revokeObjectURL(url);
+  setTimeout(() => URL.revokeObjectURL(url), 10000); // some browsers have only begun with it
 }
 
 async function textOf(path, options = {}) {

@@ -34,9 +34,14 @@ const RIM = 0.95;
 
 const loaded = new Map();
 
+/** There is no server to ask. */
+export class Away extends Error {}
+
 /** Fetch an image; NiiVue alone would ask for it twice. */
 export async function fetchImage(url) {
-  const answer = await fetch(url);
+  const answer = await fetch(url).catch(() => {
+    throw new Away();
+  });
   if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
   return NVImage.loadFromUrl({ url: await answer.arrayBuffer(), name: "image.nii" });
 }
