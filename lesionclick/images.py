@@ -163,11 +163,10 @@ class Volume:
         path = Path(path)
         if not path.name.endswith(WRITABLE):
             raise InputError(f"{path}: expected a file to write that ends in {', '.join(WRITABLE)}, found {path.name}")
-        itk_name(path)
         image = self.to_image()
         with replacing(path) as temporary:
             try:
-                sitk.WriteImage(image, str(temporary), useCompression=True)
+                sitk.WriteImage(image, itk_name(temporary), useCompression=True)
             except ITK_ERRORS as error:
                 raise unwritable(path.parent, error) from error
             _require_written(temporary, self.array)

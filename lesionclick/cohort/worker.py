@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -39,6 +38,7 @@ from lesionclick.evaluation.records import (
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.interfaces import Socket
 from lesionclick.images import Volume, unwritable
+from lesionclick.log import collected_warnings
 from lesionclick.prompts.spec import TaskName
 from lesionclick.tasks import task_of
 
@@ -278,25 +278,11 @@ def _now() -> str:
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
     """Collect what this thread logs as a warning, which belongs into the record and not on a worker's terminal."""
-    found: list[str] = []
-    handler = _Collector(found)
     logger = logging.getLogger("lesionclick")
     propagate = logger.propagate
-    logger.addHandler(handler)
     logger.propagate = False
     try:
-        yield found
+        with collected_warnings() as found:
+            yield found
     finally:
         logger.propagate = propagate
-        logger.removeHandler(handler)
-
-
-class _Collector(logging.Handler):
-    def __init__(self, found: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._found = found
-        self._thread = threading.get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
-            self._found.append(record.getMessage())

@@ -112,7 +112,7 @@ class Series:
         Raises
         ------
         InputError
-            If a file has no pixels, or pixels of an encoding for which there is no decoder.
+            If a file has no pixels, or pixels of an encoding for which there is no decoder; if a slope is not above 0.
         """
         values = np.empty(self.grid.shape_zyx)
         for index, dataset in enumerate(self.slices):

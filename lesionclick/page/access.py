@@ -122,8 +122,8 @@ class Access:
 class Guard:
     """Lets a request through to `app` only with the token, and after all other checks.
 
-    The token comes once in the address, as Jupyter does it, and from then on in a cookie that no script and no other
-    site can use; programs may send it as ``Authorization: Bearer``.
+    The token comes once in the address, as Jupyter does it, and from then on in a cookie that no script can read
+    and other sites can do no more with than link to the page; programs may send it as ``Authorization: Bearer``.
 
     Parameters
     ----------

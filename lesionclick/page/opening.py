@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesionclick.errors import InputError
+from lesionclick.log import collected_warnings
 from lesionclick.longitudinal.case import LongitudinalCase
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.session import LongitudinalSession
 from lesionclick.page.longitudinal import LongitudinalStudy
 from lesionclick.page.petct import PetCtStudy
-from lesionclick.page.study import Study
-from lesionclick.page.warnings import warnings_of_the_case
+from lesionclick.page.study import MACHINES_OWN, Study
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
 from lesionclick.petct.session import PetCtSession
@@ -49,7 +49,7 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
     ModelError
         If the model is broken or missing.
     """
-    with warnings_of_the_case() as warnings:
+    with collected_warnings(without=MACHINES_OWN) as warnings:
         study = _open(paths, model, choice)
     study.warnings = tuple(warnings)
     return study

@@ -14,11 +14,11 @@ from typing import Any
 from lesionclick.budget import Budget
 from lesionclick.errors import InputError
 from lesionclick.images import Volume
+from lesionclick.log import collected_warnings
 from lesionclick.page.marks import History, Mark, Marks
 from lesionclick.page.places import ras_at, voxel_at
 from lesionclick.page.records import Records
-from lesionclick.page.study import Answer, Study
-from lesionclick.page.warnings import warnings_of_the_case
+from lesionclick.page.study import MACHINES_OWN, Answer, Study
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ class Reading:
         self._suggestions: list[dict[str, Any]] | None = None
         self._wants_suggestions = False
         self._error: str | None = None
-        self._warnings: dict[str, None] = {}
-        """In order; a registration warns once, and its warning holds for all answers."""
+        self._warnings: list[str] = []
+        """Of the session; a registration warns once, and its warning holds for all answers."""
         self._listeners: list[Listener] = []
         self._stopped = False
         self._thread = threading.Thread(target=self._work, name="session", daemon=True)
@@ -116,7 +116,7 @@ class Reading:
                 "findings": dict(self._answer.findings) if self._answer and final else None,
                 "suggestions": self._suggestions,
                 "error": self._error,
-                "warnings": [*self.study.warnings, *self._warnings],
+                "warnings": list(dict.fromkeys([*self.study.warnings, *self._warnings])),
             }
 
     def mask(self, scan: str) -> Volume | None:
@@ -231,6 +231,10 @@ class Reading:
         return {"number": mark.number, "scan": mark.scan, "kind": mark.kind, "voxel": mark.point_xyz, "ras_mm": place}
 
     def _work(self) -> None:
+        with collected_warnings(without=MACHINES_OWN) as self._warnings:
+            self._answer_until_stopped()
+
+    def _answer_until_stopped(self) -> None:
         while True:
             with self._lock:
                 self._lock.wait_for(lambda: self._stopped or self._is_due())
@@ -257,24 +261,19 @@ class Reading:
 
     def _ask(self, revision: int, marks: Marks, begin: float) -> None:
         """Publish the session's answers to marks."""
-        with warnings_of_the_case() as warnings:
-            for answer in self.study.answers(marks, Budget(clock=self._clock(revision))):
-                self._publish(answer, revision, begin, warnings)
-
-    def _publish(self, answer: Answer, revision: int, begin: float, warnings: Sequence[str]) -> None:
-        with self._lock:
-            if revision != self._revision:
-                raise _OutdatedError
-            if self._answer is None or not _same(answer, self._answer):
-                self._mask_number += 1
-            self._answer = answer
-            self._warnings.update(dict.fromkeys(warnings))
-            spent = time.monotonic() - begin
-            self._seconds.setdefault("first", spent)
-            if answer.final:
-                self._seconds["final"] = spent
-                self._answered = revision
-            self._tell()
+        for answer in self.study.answers(marks, Budget(clock=self._clock(revision))):
+            with self._lock:
+                if revision != self._revision:
+                    raise _OutdatedError
+                if self._answer is None or not _same(answer, self._answer):
+                    self._mask_number += 1
+                self._answer = answer
+                spent = time.monotonic() - begin
+                self._seconds.setdefault("first", spent)
+                if answer.final:
+                    self._seconds["final"] = spent
+                    self._answered = revision
+                self._tell()
 
     def _suggest(self, revision: int) -> None:
         """Publish where to click next; where marks changed meanwhile, the request waits for their answer."""

@@ -12,6 +12,9 @@ from lesionclick.images import Volume
 from lesionclick.page.marks import Mark, Marks
 from lesionclick.prompts.points import Prompts
 
+MACHINES_OWN = "lesionclick.network"
+"""Package whose warnings are about the machine or the model, and not shown as those of a case."""
+
 
 @dataclass(frozen=True)
 class Answer:
