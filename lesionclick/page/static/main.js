@@ -161,7 +161,10 @@ function showValues(row, hovered) {
 const say = (text) => ($("message").textContent = text);
 const masks = new Masks(rows, $("message"));
 
-const act = (method, path, body) => attempt(() => call(method, path, body));
+let latest = Promise.resolve();
+
+/** Act one after the other, since requests that are under way together may arrive in another order. */
+const act = (method, path, body) => (latest = latest.then(() => attempt(() => call(method, path, body))));
 
 async function attempt(action) {
   try {
@@ -194,7 +197,8 @@ function click(row, mm, other) {
 
 async function save() {
   say("saving");
-  const saved = await act("POST", "/api/save");
+  await latest; // not in line itself: it waits for the final mask, and the next click need not
+  const saved = await attempt(() => call("POST", "/api/save"));
   if (saved) say(`saved in ${saved.folder}: ${saved.files.join(", ")}`);
 }
 
