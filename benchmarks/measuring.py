@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from helpers.model_folder import checkpoint_of, write_checkpoint, write_model_fo
 from lesionclick.grand_challenge.click_files import write_clicks  # noqa: E402
 from lesionclick.images import Grid, Volume  # noqa: E402
 from lesionclick.longitudinal.model import LongitudinalModel  # noqa: E402
+from lesionclick.network.acceleration import Arithmetic  # noqa: E402
 from lesionclick.network.model_folder import read_model_folder  # noqa: E402
 from lesionclick.network.preprocessing import preprocess  # noqa: E402
 from lesionclick.petct.case import PetCtCase  # noqa: E402
@@ -61,9 +63,22 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Run:
-    """A command that has ended: its seconds, the peak memory of all its processes in GiB, and its last line."""
+    """A command that has ended.
+
+    Attributes
+    ----------
+    seconds
+        From its start to its end.
+    processor_s
+        Of all its processes together, on all cores: other work on the machine changes them little.
+    gib
+        Peak memory of all its processes.
+    last_line
+        What it printed last.
+    """
 
     seconds: float
+    processor_s: float
     gib: float
     last_line: str
 
@@ -118,12 +133,13 @@ def write_official_folder(folder: Path, *, small: bool = False) -> Path:
 
 
 def train_on_case(folder: Path, case: PetCtCase, label: Volume, steps: int) -> None:
-    """Train the small network of a model folder on a case for some steps, so that its mask looks like one."""
+    """Train the network of a model folder on a case for some steps, so that its mask looks like one."""
     model = read_model_folder(folder, task="task1", n_images=2)
     images = preprocess(model, list(stack_channels(case)), case.pet.grid.spacing_zyx).images
     truth = functional.interpolate(torch.from_numpy(label.array > 0).float()[None, None], images.shape[1:])[0, 0] > 0
     patch = [min(n, m) // 4 * 4 for n, m in zip(SMALL_PATCH, images.shape[1:], strict=True)]
-    network = model.networks[0].train()
+    arithmetic = Arithmetic.choose(torch.device("cpu"))
+    network = arithmetic.prepare(model.networks[0]).train()
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     rng = np.random.default_rng(0)
     lesions = truth.nonzero().numpy()
@@ -131,7 +147,7 @@ def train_on_case(folder: Path, case: PetCtCase, label: Volume, steps: int) -> N
         centre = rng.choice(lesions) if step % 2 and len(lesions) else rng.integers(0, images.shape[1:])
         low = [int(np.clip(c - n // 2, 0, m - n)) for c, n, m in zip(centre, patch, images.shape[1:], strict=True)]
         part = tuple(slice(a, a + n) for a, n in zip(low, patch, strict=True))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with arithmetic.autocast(torch.device("cpu")):
             logits = network(images[:, *part][None])
         loss = functional.cross_entropy(logits.float(), truth[part][None].long(), torch.tensor([1.0, 10.0]))
         optimizer.zero_grad()
@@ -148,7 +164,7 @@ def watch(command: Sequence[str]) -> Run:
     SystemExit
         If it fails.
     """
-    begin = time.perf_counter()
+    begin, processor_begin = time.perf_counter(), processor_seconds()
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
     peak = 0
@@ -160,7 +176,13 @@ def watch(command: Sequence[str]) -> Run:
         raise SystemExit(f"{command}: expected exit code 0, found {process.returncode}")
     assert process.stdout is not None
     lines = process.stdout.read().splitlines()
-    return Run(seconds, peak / 2**30, lines[-1] if lines else "")
+    return Run(seconds, processor_seconds() - processor_begin, peak / 2**30, lines[-1] if lines else "")
+
+
+def processor_seconds() -> float:
+    """Return the seconds that processes begun here took of the processor until now, if they have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def memory_of_session(leader: int) -> int:

@@ -140,15 +140,16 @@ def compare_with_upstream(grid: Grid, steps: int | None, *, small: bool) -> None
     for name, run in runs.items():
         same = dice([MaskPair(masks["nnU-Net"], masks[name], grid.spacing_zyx)])
         different = int(np.count_nonzero(masks["nnU-Net"] != masks[name]))
-        row = [name, run.seconds, runs["nnU-Net"].seconds / run.seconds, run.gib, f"{same:.4f}", different]
+        row = [name, run.seconds, runs["nnU-Net"].seconds / run.seconds, run.processor_s, run.gib]
+        row += [f"{same:.4f}", different]
         if name != "nnU-Net":
             arithmetic = Arithmetic.choose(device, exact="exact" in name)
             seen = last_json(run)
             limit_s = flops * seen["tiles"] / flops_per_second(arithmetic.dtype, device)
             row += [seen["tiles"], f"{limit_s / seen['seconds']['predict']:.0%}"]
             row += [f"{seen['seconds'].get(stage, 0.0):.1f}" for stage in STAGES]
-        rows.append([*row, *[""] * (8 + len(STAGES) - len(row))])
-    head = ["", "seconds", "ratio", "memory, GiB", "DSC", "voxels that differ", "tiles", "of the limit"]
+        rows.append([*row, *[""] * (9 + len(STAGES) - len(row))])
+    head = ["", "seconds", "ratio", "processor s", "memory, GiB", "DSC", "voxels that differ", "tiles", "of the limit"]
     print_table([*head, *STAGES], rows)
 
 

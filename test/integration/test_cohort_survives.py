@@ -236,6 +236,15 @@ def test_a_case_that_kills_its_workers_is_given_up_and_the_others_are_done(
     assert record.error.type == "KilledWorker"
 
 
+def test_gpus_are_dealt_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with local_cluster(3, 1) as client:
+        client.wait_for_workers(3)
+        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+    assert sorted(seen.values()) == ["4", "4", "7"]
+
+
 def test_slurm_is_asked_for_jobs_with_one_worker_each() -> None:
     slurm = Slurm(0, cores=8, memory="32GB", walltime="02:00:00", directives=("--gres=gpu:1",))
     with slurm_cluster(slurm) as client:

@@ -171,6 +171,13 @@ class TestAdaptively:
         self.run(folds, first_zyx=[(1, 1, -40.0)])
         assert [fold.tiles for fold in folds] == [7 + 3 + 2 * 3, 2 * 3]
 
+    def test_a_click_where_nothing_is_asked_for_asks_nobody(self, clock: Clock) -> None:
+        folds = [self.fold(clock, -7.0), self.fold(clock, 4.0)]
+        needed = torch.zeros(4, 4, 16, dtype=torch.bool)
+        needed[..., :8] = True
+        self.run(folds, needed=needed, first_zyx=[(1, 1, 14.0)])
+        assert folds[1].tiles == 0
+
     def test_what_others_add_alike_counts_as_if_all_tiles_were_asked(self) -> None:
         # tiles of sixteen voxels begin at 0, 8, 16 and 24; three hold an unsure voxel, one of them near its middle
         patch, data = (4, 4, 16), torch.full((1, 4, 4, 40), -9.0)

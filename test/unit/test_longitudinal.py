@@ -166,10 +166,11 @@ class TestSegment:
         assert np.array_equal(np.flip(mask.array, 2 - axis), straight)
         assert straight.any()
 
-    def test_large_numbers_need_two_bytes(self):
-        mask = segment_lesions(followup(BOX), [lesion(40_000, centre(BOX))], BrightIsLesion())
-        assert mask.array.dtype == np.uint16
-        assert labels(mask) == {40_000: 64}
+    @pytest.mark.parametrize(("number", "kind"), [(255, np.uint8), (256, np.uint16), (40_000, np.uint16)])
+    def test_large_numbers_need_two_bytes(self, number, kind):
+        mask = segment_lesions(followup(BOX), [lesion(number, centre(BOX))], BrightIsLesion())
+        assert mask.array.dtype == kind
+        assert labels(mask) == {number: 64}
 
     def test_lesions_that_there_is_no_time_for_get_their_clicked_voxel(self, caplog):
         class TenSecondsEach(BrightIsLesion):

@@ -149,6 +149,13 @@ class TestReading:
         assert reading.final_answer().masks["pet"].array.sum() == len(HOT_XYZ)
         reading.stop()
 
+    def test_the_table_of_lesions_goes_with_the_next_point(self, reading: Reading) -> None:
+        reading.final_answer()
+        assert reading.state()["findings"] is not None
+        reading.study._session.pause_s = 1000.0  # type: ignore[attr-defined]
+        reading.add("pet", "tumor", mm((3, 4, 5)))
+        assert reading.state()["findings"] is None
+
     def test_a_session_that_fails_says_so_and_goes_on_with_the_next_point(
         self, reading: Reading, monkeypatch: pytest.MonkeyPatch
     ) -> None:

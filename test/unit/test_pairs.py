@@ -131,6 +131,12 @@ def test_the_border_of_an_image_does_no_harm():
     assert np.isfinite(image).all()
 
 
+def test_noise_leads_nowhere_that_the_plans_do_not_know():
+    brightest = (400 + 200) / 75
+    data = {**CENTRAL, "image": torch.full_like(CENTRAL["image"], brightest)}
+    assert max(make(data, seed)[0][0].max() for seed in range(8)) == pytest.approx(brightest)
+
+
 def test_a_crop_without_lesion_is_background():
     image, label = make(crop())
     assert image.shape == (5, *PATCH)

@@ -385,5 +385,8 @@ def test_a_server_tells_what_its_rules_did(tmp_path, answer, rules):
     folders = [tmp_path / name for name in ("case", "out", "input", "output")]
     for folder in folders:
         folder.mkdir()
+    for folder in folders[2:]:
+        (folder / "of the case before").touch()
     server = ServerJob(Engine(str(script), "image"), "name", *folders[2:])
     assert server(*folders[:2]) == rules
+    assert not [path for folder in folders[1:] for path in folder.iterdir()]

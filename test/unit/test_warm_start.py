@@ -35,6 +35,15 @@ def test_images_take_over_their_weights_where_clicks_are_encoded_in_another_way(
             torch.testing.assert_close(tensor, source[name])
 
 
+def test_logits_begin_less_sure_by_the_factor(tmp_path):
+    folder = write_model_folder(tmp_path / "model", seed=1)
+    sure, unsure = (read_model_folder(folder, task="task1", n_images=2).networks[0].eval() for _ in range(2))
+    take_weights(unsure, folder, sureness=0.25)
+    tile = torch.randn(1, 4, 16, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(unsure(tile), sure(tile) / 4)
+
+
 def unet(features, seed, outputs=2):
     """A plain U-Net as the plans describe it, whose norms are not those of a new network."""
     torch.manual_seed(seed)
