@@ -20,7 +20,7 @@ from accuracy import phantom_cases, read_patient, report, run_steps
 from lesionclick.network.model_folder import embedded_models
 from lesionclick.petct.model import PetCtModel
 from lesionclick.prompts.encodings import Fields
-from lesionclick.training.datasets import VALIDATION_SEED, build_dataset, split_patients
+from lesionclick.training.datasets import VALIDATION_SEED, build_dataset, list_patients, split_patients
 from lesionclick.training.export import export_model
 from lesionclick.training.plans import FIELDS, RECIPES
 from lesionclick.training.train import find_trainer, make_trainer, prepare, set_folders
@@ -76,7 +76,7 @@ def build(args: argparse.Namespace) -> None:
 
 def left_out_patients(sts: Path) -> list[str]:
     """Return the training patients that are measured here."""
-    return split_patients([path.name for path in sts.iterdir()])[0][:LEFT_OUT]
+    return split_patients(list_patients(sts))[0][:LEFT_OUT]
 
 
 def run(args: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 from lesionclick.simulation.patients import make_patient
 from lesionclick.simulation.phantoms import Phantom, Tracer, make_phantom
 from lesionclick.simulation.readers import official, simulate
-from lesionclick.training.datasets import SPACING_XYZ, SPLIT_SEED, split_patients
+from lesionclick.training.datasets import SPACING_XYZ, SPLIT_SEED, list_patients, split_patients
 
 GENERATORS: dict[str, Callable[..., Phantom]] = {"new": make_patient, "old": make_phantom}
 FRESH_SEED = 1_000_000
@@ -52,7 +52,7 @@ def real_cases(sts: Path, training: bool) -> Iterator[Labelled]:
 
     The official script fails for one of the training set, who is named and left out.
     """
-    for patient in split_patients([path.name for path in sts.iterdir()])[0 if training else 1]:
+    for patient in split_patients(list_patients(sts))[0 if training else 1]:
         try:
             one = read_patient(sts, patient)
         except ValueError as error:

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from lesionclick.budget import Budget
+from lesionclick.evaluation.measures import MaskPair, dice_or_empty
 from lesionclick.network import ensemble, tiles
 from lesionclick.network.preprocessing import index_on_network, preprocess
 from lesionclick.network.tile_cache import TileCache
@@ -71,12 +71,6 @@ def perturbed(network: nn.Module, noise: float, seed: int) -> nn.Module:
     return fold
 
 
-def dsc(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Return the Dice score, 1 where both are empty."""
-    both = int(a.sum() + b.sum())
-    return 2 * int((a & b).sum()) / both if both else 1.0
-
-
 def draw(seed: int, field_of_view: tuple[float, float]) -> Phantom:
     """Return a patient with lesions, of either tracer."""
     tracer: Tracer = "psma" if seed % 2 else "fdg"
@@ -111,8 +105,11 @@ def measure(model: PetCtModel, folds: Sequence[nn.Module], patient: Phantom, ste
         assert logits is not None
         return (logits[1] - logits[0]).float()
 
+    def compare(a: torch.Tensor, b: torch.Tensor) -> float:
+        return dice_or_empty([MaskPair((b > 0).numpy(), (a > 0).numpy(), spacing)])
+
     alone = [lesion_logit([fold]) for fold in folds]
-    between = np.mean([dsc((a > 0).numpy(), (b > 0).numpy()) for a, b in combinations(alone, 2)])
+    between = np.mean([compare(a, b) for a, b in combinations(alone, 2)])
     # outputs of tiles by where they begin, so that no threshold asks for them again
     *remembered, plain = (
         TileCache(2**40).of(lambda tile: tuple(axis.start for axis in tile), 0) for _ in range(len(folds) + 1)
@@ -137,7 +134,7 @@ def measure(model: PetCtModel, folds: Sequence[nn.Module], patient: Phantom, ste
             again = len(tiles.list_tiles(case.images.shape[1:], patch, 0.5, unsure, nearest=True))
         passes = len(folds) * 2**MIRRORED_ALONG
         ratio = passes * everywhere / (everywhere + (passes + 1) * again)
-        outcomes.append(Outcome(dsc((adaptive > 0).numpy(), (together > 0).numpy()), ratio))
+        outcomes.append(Outcome(compare(adaptive, together), ratio))
     return outcomes, float(between)
 
 

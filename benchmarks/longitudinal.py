@@ -29,7 +29,7 @@ from lesionclick.longitudinal.masks import segment_lesions
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.registration import register
 from lesionclick.simulation.phantoms import make_phantom
-from lesionclick.training.datasets import split_patients
+from lesionclick.training.datasets import list_patients, split_patients
 
 FIRST_SEED = 8_000_000
 """Seeds from here on are not among those of the training."""
@@ -44,8 +44,7 @@ def phantoms(count: int) -> Iterator[tuple[str, Visits]]:
 
 def held_out(sts: Path) -> Iterator[tuple[str, Visits]]:
     """Yield the real patients that were never trained on, with simulated follow-ups."""
-    patients = sorted(path.name for path in sts.iterdir() if (path / "label.mha").is_file())
-    for number, patient in enumerate(split_patients(patients)[1]):
+    for number, patient in enumerate(split_patients(list_patients(sts))[1]):
         suffix = "_fullres" if (sts / patient / "label_fullres.mha").is_file() else ""
         ct, label = (Volume.read(sts / patient / f"{kind}{suffix}.mha") for kind in ("ct", "label"))
         for seed in range(FIRST_SEED + 3 * number, FIRST_SEED + 3 * number + 3):

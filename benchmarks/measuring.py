@@ -180,7 +180,7 @@ def watch(command: Sequence[str]) -> Run:
 
 
 def processor_seconds() -> float:
-    """Return the seconds that processes begun here took of the processor until now, if they have ended."""
+    """Return the seconds that processes begun here, and theirs, took of the processor, as far as they have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -212,8 +212,9 @@ def tile_flops(network: nn.Module, channels: int, patch_size: Sequence[int]) -> 
     return counter.get_total_flops()
 
 
-def flops_per_second(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:
+def flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
     """Return what the device reaches in products of large matrices, the best of several: the limit of arithmetic."""
+    size = 8192 if device.type == "cuda" else 2048  # on a GPU, so large that to begin and to answer take no part of it
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(8):

@@ -175,5 +175,6 @@ def _available(folder: Path | None, trust_checkpoint: bool) -> list[TaskName]:
         task for task, path in there.items() if read_prompt_spec(path, trust_checkpoint=trust_checkpoint).task == task
     ]
     if not tasks:
-        raise ModelError(f"{folder}: expected a model folder, or folders task1 and task2 with one each, found none")
+        where = folder or "the platform's and the package's own folders"
+        raise ModelError(f"{where}: expected a model folder, or folders task1 and task2 with one each, found none")
     return tasks

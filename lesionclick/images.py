@@ -272,20 +272,31 @@ def replacing(path: Path) -> Iterator[Path]:
     InputError
         If the file cannot be written.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.{path.name}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.{path.name[-16:]}")  # a name may be as long as names can be
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            try:
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno not in _UNSYNCED:
-                    raise
+        sync(temporary)
         temporary.replace(path)
     except OSError as error:
         raise unwritable(path.parent, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Put a file on the disk itself, where its file system can be asked to.
+
+    Raises
+    ------
+    OSError
+        If that fails.
+    """
+    with path.open("rb") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _UNSYNCED:
+                raise
 
 
 def unwritable(folder: Path, error: Exception) -> InputError:

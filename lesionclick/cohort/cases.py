@@ -29,7 +29,10 @@ def find_cohort(source: Path, pattern: str | None = None) -> list[CohortCase]:
         If there is none, or two have one name.
     """
     if pattern is not None:
-        found = [path for path in source.glob(pattern) if path.is_dir() and path != source]
+        try:
+            found = [path for path in source.glob(pattern) if path.is_dir() and path != source]
+        except (ValueError, NotImplementedError) as error:
+            raise InputError(f"{source}: expected a pattern of folders below it, found {pattern!r}: {error}") from error
         cases = [CohortCase("_".join(path.relative_to(source).parts), path) for path in found]
         if not cases:
             raise InputError(f"{source}: expected folders of cases that match {pattern!r}, found none")

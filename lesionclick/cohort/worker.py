@@ -26,7 +26,7 @@ from lesionclick.cohort.steps import EVALUATED, CaseStep
 from lesionclick.cohort.work import CohortCase, Outcome, Work
 from lesionclick.errors import LesionClickError, ModelError
 from lesionclick.evaluation.engine import Engine
-from lesionclick.evaluation.jobs import Jobs
+from lesionclick.evaluation.jobs import read_labels
 from lesionclick.evaluation.measures import MaskPair
 from lesionclick.evaluation.records import (
     CohortFolder,
@@ -118,7 +118,8 @@ def is_done(case: CohortCase, work: Work) -> bool:
     if record is None or not record.done or record.task not in work.models:
         return False
     try:
-        return record.files == _CaseRun(case, work, Path()).look()
+        run = _CaseRun(case, work, Path())
+        return record.files == run.look() and run.has_masks(record)
     except (LesionClickError, OSError):
         return False  # the worker tells of it
 
@@ -178,7 +179,8 @@ class _CaseRun:
     def is_known(self, earlier: Record | None) -> bool:
         """Tell whether the case was done from the same inputs, and if so let the record be that one."""
         self.learn_inputs()
-        if earlier is None or not earlier.done or earlier.fingerprint != self.record.fingerprint:
+        same = earlier is not None and earlier.done and earlier.fingerprint == self.record.fingerprint
+        if earlier is None or not same or not self.has_masks(earlier):
             self._earlier = earlier
             return False
         self.record = replace(earlier, files=self.record.files, path=self.record.path, labels=self.record.labels)
@@ -189,10 +191,9 @@ class _CaseRun:
         runner = self._runner()
         self._know(worker=replace(self.record.worker, device=runner.device))
         self._masks.mkdir()
-        jobs = Jobs(self._folder, lambda *_: None, self._masks, {})
         if self.work.labels and not self._label_paths:
             logger.warning("%s: not all labels in %s, %s", self._case.name, self.work.labels, _NOT_SCORED)
-        labels = jobs.read_labels(self._label_paths, numbered=self._evaluated.numbered)
+        labels = read_labels(self._folder, self._label_paths, numbered=self._evaluated.numbered)
         steps = self._evaluated.steps(self._folder, self.work.options.steps)
         self._know(steps=tuple(self._run_step(runner, step, labels) for step in steps))
 
@@ -221,7 +222,7 @@ class _CaseRun:
     def _runner(self) -> Runner:
         work, models = self.work, tuple(self.work.models.items())
         earlier = self._earlier
-        if earlier is not None and earlier.done and earlier.inputs == self.record.inputs and self._has_masks(earlier):
+        if earlier is not None and earlier.done and earlier.inputs == self.record.inputs and self.has_masks(earlier):
             self._know(versions=earlier.versions)
             self.kept_warnings = [one for one in earlier.warnings if not one.endswith(_NOT_SCORED)]
             return FromMasks(work.output, earlier, self._task, self._folder)
@@ -231,7 +232,8 @@ class _CaseRun:
         algorithm = _algorithm(work.model, models, work.trust_checkpoint, work.options.exact)
         return InSession(algorithm, self._task, self._folder, self.watch)
 
-    def _has_masks(self, earlier: Record) -> bool:
+    def has_masks(self, earlier: Record) -> bool:
+        """Tell whether the masks that a record tells of are there."""
         return all((self.work.output / path).is_file() for step in earlier.steps for path in step.masks.values())
 
     def _find_labels(self) -> dict[Socket, Path]:

@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import Group, Parameter
 from cyclopts.types import PositiveInt
 from cyclopts.validators import mutually_exclusive
 
+from lesionclick.commands.options import read_steps
 from lesionclick.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,20 +25,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl+C, as of a shell's command."""
 
 
-def _read_steps(_type: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    """Read numbers and ranges from 0 to 10, such as ``0..10`` or ``0,5,10``."""
-    text = ",".join(token.value for token in tokens)
-    try:
-        ranges = [[int(number) for number in part.split("..", 1)] for part in text.split(",")]
-        steps = tuple(sorted({number for ends in ranges for number in range(ends[0], ends[-1] + 1)}))
-    except ValueError:
-        steps = ()
-    if not steps or not 0 <= steps[0] <= steps[-1] <= 10:
-        raise ValueError(f"expected numbers from 0 to 10, such as 0..10 or 0,5,10, found {text!r}")
-    return steps
-
-
-_Steps = Annotated[tuple[int, ...] | None, Parameter(converter=_read_steps, n_tokens=1, metavar="FIRST..LAST")]
+_Steps = Annotated[tuple[int, ...] | None, Parameter(converter=read_steps, n_tokens=1, metavar="FIRST..LAST")]
 _WHERE, _JOBS, _JOB = Group("Where it runs"), Group("With --slurm"), Group("In containers")
 _ONE = Parameter(group=(_WHERE, Group(show=False, validator=mutually_exclusive)))
 
@@ -50,7 +38,8 @@ class _Where:
     Attributes
     ----------
     workers
-        Number of workers, or of SLURM's jobs; by default one for each GPU here, else one for every two cores.
+        Number of workers, by default one for each GPU here, else one for every two cores; or of SLURM's jobs, by
+        default 1.
     threads
         Threads of a worker, or cores of a job; by default an equal share of the cores here, and 2 of a job.
     scheduler
@@ -129,9 +118,9 @@ def cohort(
         Replay these steps of the challenge, as `0..10` or `0,5,10`; those of Task 2 are 0 and 1 always. By default a
         case is run once, with the clicks that it has.
     exact
-        Compute as nnU-Net does, at its speed.
+        Compute as nnU-Net does, at its speed; not in containers.
     trust_checkpoint
-        Let checkpoints run any code that they hold.
+        Let checkpoints run any code that they hold; not in containers.
     where
         Which workers.
     container
@@ -152,6 +141,8 @@ def cohort(
     from lesionclick.evaluation.engine import Engine
     from lesionclick.evaluation.records import CohortFolder, OptionsRecord
 
+    if container and (exact or trust_checkpoint):
+        raise InputError(f"--container {container}: expected no --exact and no --trust-checkpoint")
     found = find_cohort(cases, pattern)
     if labels is not None:
         _look_for_labels([case.name for case in found], labels)

@@ -1,27 +1,21 @@
 """The command `replay`."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import ArgumentCollection, Group, Parameter, Token
+from cyclopts import ArgumentCollection, Group, Parameter
 from cyclopts.validators import mutually_exclusive
+
+from lesionclick.commands.options import read_steps
 
 if TYPE_CHECKING:
     from lesionclick.evaluation.expected import ScoreFile
-    from lesionclick.evaluation.jobs import Run
-
-
-def _read_steps(_type: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    text = ",".join(token.value for token in tokens)
-    try:
-        steps = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        steps = ()
-    if not steps or not 0 <= steps[0] <= steps[-1] <= 10:
-        raise ValueError(f"expected numbers from 0 to 10 with commas between them, found {text!r}")
-    return steps
+    from lesionclick.evaluation.jobs import Done, Run
+    from lesionclick.petct.rules import RulesActed
 
 
 def _require_engine_and_image(arguments: ArgumentCollection) -> None:
@@ -32,7 +26,7 @@ def _require_engine_and_image(arguments: ArgumentCollection) -> None:
 
 _Steps = Annotated[
     tuple[int, ...] | None,
-    Parameter(converter=_read_steps, n_tokens=1, metavar="STEP,STEP,...", show_default="all of the challenge"),
+    Parameter(converter=read_steps, n_tokens=1, metavar="FIRST..LAST", show_default="all of the challenge"),
 ]
 _CLICKS = Parameter(group=Group(show=False, validator=mutually_exclusive))
 _CONTAINER = Parameter(group=Group("In a container", validator=_require_engine_and_image))
@@ -110,9 +104,14 @@ def replay(
     else:
         runner = nullcontext(_in_this_process(folders, model))
     done = []
+    forget = cache(remove_report)  # once, and not before the first job: a command that is refused leaves all as it is
     with runner as (run, where):
-        remove_report(output)
-        for one in replay_cases(folders, run, output, options):
+
+        def job(input_dir: Path, output_dir: Path) -> "Done | RulesActed | None":
+            forget(output)
+            return run(input_dir, output_dir)
+
+        for one in replay_cases(folders, job, output, options):
             done.append(one)
             write_scores(output / "scores.json", scores_of(done))  # whatever becomes of the next case
             print(f"\n{steps_text(one)}", flush=True)
@@ -125,8 +124,8 @@ def replay(
         write_scores(write_expected, scores, digits=4)
     if wanted is None:
         return 0
-    if folders == [cases]:
-        wanted = {name: rows for name, rows in wanted.items() if name == cases.name}
+    if folders == [Path(os.path.abspath(cases))]:
+        wanted = {name: rows for name, rows in wanted.items() if name == folders[0].name}
     return _compare(wanted, scores, options.steps)
 
 

@@ -38,6 +38,8 @@ ENGINE_FLAGS = (
 
 READY_LIMIT_S = 300.0
 """How long the platform waits for a server, about: 30 times 10 s."""
+STOP_S = 10
+"""How long a server may take to stop before it is killed: the container engines' own limit."""
 API_METHOD = "org.grand-challenge.api-method"
 """Label of an image that tells the platform how to run it: exec or invoke."""
 _CLIENT = Path(__file__).parent / "platform_client.py"
@@ -121,12 +123,13 @@ class Engine:
                 mount.mkdir()
                 mount.chmod(0o777)  # the container's user is not ours
             first, *others = self.arguments(server.input_dir, server.output_dir, name)[1:]
-            self._output(first, "--detach", *(flag for flag in others if flag != "--rm"))
             try:
+                self._output(first, "--detach", *(flag for flag in others if flag != "--rm"))
                 server.wait_until_ready()
                 yield server
             finally:
-                subprocess.run([self.command, "rm", "--force", "--time", "10", name], capture_output=True, check=False)
+                for stop in (["stop", "-t", f"{STOP_S}"], ["rm", "--force"]):  # docker's rm has no time to wait
+                    subprocess.run([self.command, *stop, name], capture_output=True, check=False)
                 self.unlock(server.output_dir)
 
     def _output(self, *arguments: str) -> str:
@@ -166,8 +169,9 @@ class Engine:
             raise ReplayError(
                 f"container: expected an end within {TIME_LIMIT_S:.0f} s, found it still running"
             ) from error
+        finally:
+            self.unlock(output_dir)
         logger.info("container log:\n%s", job.stdout)
-        self.unlock(output_dir)
         if job.returncode != 0:
             raise ReplayError(
                 f"container: expected exit code 0, found {job.returncode}; its log ends:\n{job.stdout[-2000:]}"
@@ -214,8 +218,8 @@ class ServerJob:
     input_dir: Path
     output_dir: Path
 
-    def wait_until_ready(self) -> float:
-        """Poll `/health` and return the seconds that it took.
+    def wait_until_ready(self) -> None:
+        """Poll `/health` until it answers.
 
         Raises
         ------
@@ -228,7 +232,6 @@ class ServerJob:
                 f"server: expected /health 200, found {done.stdout or done.stderr}:\n{self.log()[-2000:]}"
             )
         logger.info("server: ready after %s s", done.stdout)
-        return float(done.stdout)
 
     def __call__(self, input_dir: Path, output_dir: Path) -> RulesActed | None:
         """Hand a case to the server, collect what it writes, and return what its rules did, where it tells.

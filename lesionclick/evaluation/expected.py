@@ -58,7 +58,7 @@ def read_scores(path: Path) -> ScoreFile:
             case: {str(int(step)): {key: _read_value(key, row[key]) for key in row} for step, row in steps.items()}
             for case, steps in scores.items()
         }
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: expected a JSON file of scores, found {type(error).__name__}: {error}") from error
 
 

@@ -6,6 +6,7 @@ either in this process or in a container engine, and what it leaves behind is ch
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -117,6 +118,8 @@ class Jobs:
         """
         self.kept.mkdir(parents=True, exist_ok=True)
         masks = {socket: self.kept / name.format(step=step) for socket, name in self.names.items()}
+        for path in masks.values():
+            path.unlink(missing_ok=True)  # of an earlier replay: a job that fails leaves none
         try:
             with tempfile.TemporaryDirectory(prefix="lesionclick-") as temporary:
                 input_dir, output_dir = Path(temporary, "input"), Path(temporary, "output")
@@ -134,50 +137,54 @@ class Jobs:
             raise ReplayError(f"{self.case_name}, step {step}: {type(error).__name__}: {error}") from error
         return Job(masks, seconds, told)
 
-    def read_labels(self, paths: Mapping[Socket, Path], *, numbered: bool = False) -> dict[Socket, Volume]:
-        """Read the true mask of each output; return none, with a warning, where a file is missing.
-
-        Parameters
-        ----------
-        paths
-            File of each output's label; none at all where no labels are wanted.
-        numbered
-            Whether each voxel has to hold the number of its lesion.
-
-        Raises
-        ------
-        InputError
-            If a label is no such image, or lies on another grid than its mask has to.
-        """
-        missing = [str(path) for path in paths.values() if not path.is_file()]
-        if missing:
-            logger.warning("%s: no label %s, steps are not scored", self.case_name, " and ".join(missing))
-            return {}
-        labels = {socket: Volume.read(path) for socket, path in paths.items()}
-        images = {output.socket: self.folder.image(output.named_after) for output in self.folder.interface.outputs}
-        for socket, label in labels.items():
-            kind = label.array.dtype
-            if numbered and (not np.issubdtype(kind, np.integer) or label.array.min() < 0):
-                expected = "the number of a lesion, 0 or more, in every voxel"
-                raise InputError(f"{paths[socket]}: expected {expected}, found {kind} from {label.array.min()}")
-            if not np.isfinite(label.array).all():
-                raise InputError(f"{paths[socket]}: expected a mask, found voxels that are NaN or infinite")
-            require_same_grid(label.grid, images[socket].grid, f"label {paths[socket]}", str(images[socket]))
-        return labels
-
 
 def find_cases(folder: Path) -> list[Path]:
-    """List the case folders in `folder`, of either task, or `folder` alone if it is one.
+    """List the case folders in `folder`, of either task, or `folder` alone if it is one; their paths are absolute.
 
     Raises
     ------
     InputError
         If there is none.
     """
+    folder = Path(os.path.abspath(folder))  # so that "." and ".." have a name; a link keeps its own
     cases = [folder] if (folder / "images").is_dir() else sorted(p.parent for p in folder.glob("*/images"))
     if not cases:
         raise InputError(f"{folder}: expected a case (with a folder images) or a folder of cases, found none")
     return cases
+
+
+def read_labels(folder: CaseFolder, paths: Mapping[Socket, Path], *, numbered: bool = False) -> dict[Socket, Volume]:
+    """Read the true mask of each output; return none, with a warning, where a file is missing.
+
+    Parameters
+    ----------
+    folder
+        The case.
+    paths
+        File of each output's label; none at all where no labels are wanted.
+    numbered
+        Whether each voxel has to hold the number of its lesion.
+
+    Raises
+    ------
+    InputError
+        If a label is no such image, or lies on another grid than its mask has to.
+    """
+    missing = [str(path) for path in paths.values() if not path.is_file()]
+    if missing:
+        logger.warning("%s: no label %s, steps are not scored", folder.path.name, " and ".join(missing))
+        return {}
+    labels = {socket: Volume.read(path) for socket, path in paths.items()}
+    images = {output.socket: folder.image(output.named_after) for output in folder.interface.outputs}
+    for socket, label in labels.items():
+        kind = label.array.dtype
+        if numbered and (not np.issubdtype(kind, np.integer) or label.array.min() < 0):
+            expected = "the number of a lesion, 0 or more, in every voxel"
+            raise InputError(f"{paths[socket]}: expected {expected}, found {kind} from {label.array.min()}")
+        if not np.isfinite(label.array).all():
+            raise InputError(f"{paths[socket]}: expected a mask, found voxels that are NaN or infinite")
+        require_same_grid(label.grid, images[socket].grid, f"label {paths[socket]}", str(images[socket]))
+    return labels
 
 
 def lay_out(case: Path, input_dir: Path, clicks: Mapping[Socket, Prompts]) -> None:

@@ -337,9 +337,9 @@ PETCT: tuple[Measure[Any], ...] = CHALLENGE
 LONGITUDINAL: tuple[Measure[Any], ...] = (*CHALLENGE, *LESIONS)
 """What a step of a case of each task is scored by."""
 
-ALL: tuple[Measure[Any], ...] = (*CHALLENGE, *SCRIBBLES, *LESIONS, *SURFACES)
-MEASURES: Mapping[str, Measure[Any]] = {measure.key: measure for measure in ALL}
-"""Every row, and every row by its key."""
+_ROWS: tuple[Measure[Any], ...] = (*CHALLENGE, *SCRIBBLES, *LESIONS, *SURFACES)
+MEASURES: Mapping[str, Measure[Any]] = {measure.key: measure for measure in _ROWS}
+"""Every row by its key, in the order of the tables."""
 
 
 def score(measures: Sequence[Measure[Evidence]], evidence: Evidence) -> Scores:

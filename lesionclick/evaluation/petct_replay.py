@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lesionclick.errors import InputError
-from lesionclick.evaluation.jobs import Done, Jobs, Run
+from lesionclick.evaluation.jobs import Done, Jobs, Run, read_labels
 from lesionclick.evaluation.measures import PETCT, SCRIBBLES, MaskPair, Scores, areas, score
 from lesionclick.evaluation.steps import STEPS, Challenge, Options, Replay, Step
 from lesionclick.grand_challenge.case_folder import CaseFolder
@@ -110,7 +110,7 @@ def replay_case(folder: CaseFolder, run: Run, output: Path, options: Options) ->
     """
     case = PetCtCase.read(folder)
     jobs = Jobs(folder, run, output, {MASK: "step_{step:02d}.mha"})
-    labels = jobs.read_labels({MASK: options.labels / f"{jobs.case_name}.mha"} if options.labels else {})
+    labels = read_labels(folder, {MASK: options.labels / f"{jobs.case_name}.mha"} if options.labels else {})
     all_steps = STEPS[options.challenge]
     if options.corrections and not (labels and list(options.steps) == list(all_steps[: len(options.steps)])):
         raise InputError(

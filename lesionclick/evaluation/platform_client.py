@@ -12,12 +12,13 @@ import urllib.request
 URL = "http://localhost:4743"
 INTERVAL_S = 0.5
 LIMIT_S = 900.0
+HEALTH_S = 10.0
 
 
-def ask(method: str, path: str) -> tuple[int, str]:
+def ask(method: str, path: str, limit_s: float) -> tuple[int, str]:
     """Send a request, and return status and body; status 0 and the reason where nobody answers."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(URL + path, method=method), timeout=LIMIT_S) as answer:
+        with urllib.request.urlopen(urllib.request.Request(URL + path, method=method), timeout=limit_s) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -29,14 +30,14 @@ def main(action: str, *arguments: str) -> int:
     """Do what the command line says."""
     if action == "invoke":
         for _ in range(int(arguments[0]) if arguments else 1):
-            status, body = ask("POST", "/invoke")
+            status, body = ask("POST", "/invoke", LIMIT_S)
             if status != 201:
                 break
         sys.stdout.write(f"{status} {body}")
         return status != 201
     begin = time.monotonic()
     while time.monotonic() - begin < float(arguments[0]):
-        status, body = ask("GET", "/health")
+        status, body = ask("GET", "/health", HEALTH_S)
         if status == 200:
             sys.stdout.write(f"{time.monotonic() - begin:.1f}")
             return 0

@@ -12,7 +12,6 @@ What is not finished yet lies in ``.working``.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.image_files import require_writable
+from lesionclick.images import sync
 
 
 @dataclass(frozen=True)
@@ -306,8 +306,6 @@ def write_durably(path: Path, content: bytes) -> Path:
     OSError
         If that fails.
     """
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
+    sync(path)
     return path

@@ -183,14 +183,14 @@ def write_longitudinal_sample(
     for baseline in baselines:
         region = regions[baseline.region]
         images[region.baseline_ct] = _typed(baseline.ct, np.int16)
-        images[region.baseline_mask] = _typed(baseline.lesions, np.uint8)
+        images[region.baseline_mask] = _numbered(baseline.lesions)
         points[region.baseline_clicks] = baseline.points
     for followup, label in followups:
         region = regions[followup.region]
         images[region.followup_ct] = _typed(followup.ct, np.int16)
         points[region.followup_clicks] = followup.points
         if labels is not None:
-            _write_image(_typed(label, np.uint8), labels / f"{region.name}.mha")
+            _write_image(_numbered(label), labels / f"{region.name}.mha")
     clicks = {
         socket: Prompts(tuple(Point(str(number), point) for number, point in given.items()))
         for socket, given in points.items()
@@ -218,6 +218,9 @@ def _halve_followup(whole: Followup, label: Volume) -> list[tuple[Followup, Volu
 def _halves(lesions: NDArray[np.uint16]) -> tuple[slice, slice]:
     """Return what lies above and below the level nearest to the middle that cuts no lesion, along z."""
     free = np.flatnonzero(~lesions.any(axis=(1, 2)))
+    free = free[free > 0]
+    if not free.size:
+        raise InputError("halves: expected a level without a lesion, found one in each; fewer lesions leave some")
     level = int(free[np.abs(free - len(lesions) / 2).argmin()])
     return slice(level, len(lesions)), slice(0, level)
 
@@ -241,6 +244,11 @@ def _points_in(points: LesionPoints, part: slice) -> LesionPoints:
 
 def _typed(volume: Volume, kind: type[np.integer]) -> Volume:
     return Volume(volume.array.astype(kind), volume.grid)
+
+
+def _numbered(lesions: Volume) -> Volume:
+    """Return a mask in the smallest type that holds its numbers."""
+    return _typed(lesions, np.uint8 if lesions.array.max() < 2**8 else np.uint16)
 
 
 def _uuid(text: str) -> uuid.UUID:

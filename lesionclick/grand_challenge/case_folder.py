@@ -50,14 +50,18 @@ class CaseFolder:
             If the listing is broken, or the sockets are not exactly those of one interface. The message tells the
             known ones of the tasks that share a socket with the case, and all where none does.
         """
-        if not path.is_dir():
-            raise InputError(f"{path}: expected the folder of a case, found none")
         listing = path / LISTING
-        found = _listed(locate(path, LISTING)) if listing.exists() else _present(path)
+        try:
+            if not path.is_dir():
+                raise InputError(f"{path}: expected the folder of a case, found none")
+            is_listed = listing.exists()
+        except OSError as error:
+            raise InputError(f"{path}: expected a readable folder, found {error}") from error
+        found = _listed(locate(path, LISTING)) if is_listed else _present(path)
         for interface in (interface for task in INTERFACES for interface in task):
             if sorted(found) == sorted(_paths(interface)):
                 return cls(path, interface)
-        source = listing if listing.exists() else path
+        source = listing if is_listed else path
         shown = _SHORT.repr(sorted(found)) if found else "nothing"
         raise InputError(f"{source}: expected {_describe(_likely(found))}; found {shown}")
 

@@ -34,6 +34,12 @@ MIN_SPACING_MM = 0.1
 MAX_HEADER_BYTES = 2**20
 """Longest header of a MetaImage, which is some hundred bytes, or some thousand with all that a DICOM header says."""
 
+_GEOMETRY = {
+    **dict.fromkeys(("Offset", "Position", "Origin", "ElementSpacing"), 3),
+    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 9),
+}
+"""Fields of a MetaImage that tell where a 3-D image lies, by all of their names, and how many numbers each has."""
+
 _READERS = {".mha": "MetaImageIO", ".tif": "TIFFImageIO", ".tiff": "TIFFImageIO"}
 
 
@@ -140,9 +146,13 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 def _read_header(path: Path) -> tuple[Grid, int]:
     """Return grid and bytes per voxel of an image, and refuse what no scan can be before any memory is taken."""
+    fields: dict[str, str] = {}
     if path.suffix.lower() == ".mha":
-        with path.open("rb") as file:
-            _read_meta_fields(file, path)
+        try:
+            with path.open("rb") as file:
+                fields = _read_meta_fields(file, path)
+        except OSError as error:
+            raise InputError(f"{path}: expected a readable file, found {error}") from error
     reader = _reader(path)
     try:
         reader.ReadImageInformation()
@@ -163,6 +173,10 @@ def _read_header(path: Path) -> tuple[Grid, int]:
             f"{path}: expected voxels of at least {MIN_SPACING_MM} mm and an image of at most {MAX_LITRES:.0f} litres, "
             f"found {litres:.3g} litres and {grid}"
         )
+    _require_numbers(fields, path)
+    cosines = np.reshape(grid.direction, (3, 3))
+    if not np.allclose(cosines @ cosines.T, np.eye(3), atol=1e-3):
+        raise InputError(f"{path}: expected a direction of three unit vectors at right angles, found {grid}")
     return grid, sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
 
 
@@ -186,6 +200,17 @@ def _read_meta_fields(file: BinaryIO, path: Path) -> dict[str, str]:
             raise InputError(f"{path}: expected NDims = 3, once, found {line[:40]!r}")
         fields[key] = value
     return fields
+
+
+def _require_numbers(fields: Mapping[str, str], path: Path) -> None:
+    """Refuse a MetaImage whose place in space is not told by finite numbers, which ITK would take for zeros."""
+    for key, count in _GEOMETRY.items():
+        try:
+            numbers = [float(number) for number in fields.get(key, "0 " * count).split()]
+        except ValueError:
+            numbers = []
+        if len(numbers) != count or not all(map(math.isfinite, numbers)):
+            raise InputError(f"{path}: expected {count} finite numbers as {key}, found {fields[key][:60]!r}")
 
 
 def _require_complete(path: Path, n_bytes: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionclick.images import Grid, indices_from_points
+from lesionclick.images import Grid, are_inside, indices_from_points
 from lesionclick.longitudinal.alignment import Alignment
 from lesionclick.longitudinal.case import Baseline, Followup
 from lesionclick.longitudinal.labels import LesionPoints
@@ -105,14 +105,9 @@ def _clicked(
         return Lesion(number, place_mm, True, baseline, baseline_mm, new=False)
     for baseline, alignment in usable:
         baseline_mm = alignment.to_baseline(place_mm)[0]
-        if _shows(baseline.ct.grid, baseline_mm):
+        if are_inside(index_zyx(baseline.ct.grid, baseline_mm), baseline.ct.grid.shape_zyx).all():
             return Lesion(number, place_mm, True, baseline, baseline_mm, new=True)
     return Lesion(number, place_mm, True, None, None, new=True)
-
-
-def _shows(grid: Grid, place_mm: NDArray[np.float64]) -> bool:
-    index = np.rint(grid.to_index(place_mm)[0])
-    return bool(((index >= 0) & (index < grid.size_xyz)).all())
 
 
 def _distance_outside_mm(grid: Grid, place_mm: NDArray[np.float64]) -> float:

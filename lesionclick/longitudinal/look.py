@@ -203,6 +203,7 @@ def _take(
     patch: Patch, lesion_logit: NDArray[np.float32], kept: NDArray[np.bool_], *, ct: Volume, zoom: float, found: bool
 ) -> Look:
     """Return the look that takes the voxels `kept` of a patch for the lesion's, in the window that they fill."""
+    lesion_logit = lesion_logit + max(OUTSIDE_LOGIT / 2 - lesion_logit[kept].min(), 0)  # well above what marks no voxel
     level = float(lesion_logit[kept].min())
     near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
     lowest = min(level, 0.0)

@@ -200,7 +200,10 @@ class _Canvas:
 
     def give_voxels(self, clicked: Sequence[Lesion]) -> None:
         """Give each of the lesions that has no voxel the one nearest to its click that is not another's last."""
-        counts = np.bincount(self.mask.ravel(), minlength=max(self.places_mm, default=0) + 1)
+        size = max(self.places_mm, default=0) + 1
+        counts = np.zeros(size, dtype=np.int64)
+        for plane in self.mask:  # of which a copy is made with eight bytes to a voxel
+            counts += np.bincount(plane.ravel(), minlength=size)
         for lesion in clicked:
             if counts[lesion.number]:
                 continue

@@ -116,6 +116,8 @@ class LongitudinalModel:
 
         Raises
         ------
+        ModelError
+            If a logit is not finite.
         OutOfMemoryError
             If the memory does not suffice.
         """
@@ -140,4 +142,6 @@ class LongitudinalModel:
             ]
         mean = torch.stack(folds).mean(dim=0).cpu().numpy()
         lesion_logits: NDArray[np.float32] = mean[:, 1] - mean[:, 0]
+        if not np.isfinite(lesion_logits).all():
+            raise ModelError(f"{self.content.path}: expected finite logits, found NaN or infinite ones")
         return lesion_logits

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from lesionclick.budget import Budget
-from lesionclick.images import Grid, Volume
+from lesionclick.images import Grid, Volume, itk_reason
 from lesionclick.longitudinal.alignment import Alignment, Kind
 
 logger = logging.getLogger(__name__)
@@ -316,7 +316,7 @@ def _stage(name: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise _DivergedError(f"the {name} stage failed ({str(error).splitlines()[-1].strip()})") from error
+        raise _DivergedError(f"the {name} stage failed ({itk_reason(error)})") from error
 
 
 def _checked(fixed: _Scan, moving: _Scan, alignment: Alignment, before: _Fit) -> tuple[Alignment, _Fit]:

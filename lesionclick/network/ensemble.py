@@ -76,8 +76,10 @@ def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], dev
             if device.type != "cpu":
                 _move(networks, placement.network)
             return work(placement)
-        except torch.OutOfMemoryError as error:
-            reason = str(error).splitlines()[0]
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            if type(error) is RuntimeError and "DefaultCPUAllocator" not in reason:  # all that PyTorch says of a CPU's
+                raise
         logger.warning("out of memory with networks on %s and images on %s: %s", *placement[:2], reason)
         torch.cuda.empty_cache()  # not while the error lives, which holds the tensors
     raise OutOfMemoryError(f"expected enough memory on {device} or the CPU, found on neither: {reason}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.preprocessing.normalization import default_normalization_schemes
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
@@ -136,6 +137,7 @@ def read_model_folder(folder: Path, *, task: TaskName, n_images: int, trust_chec
         resolved = plans.get_configuration(_configuration_name(folder, checkpoints))
         configuration = _InferenceConfiguration(resolved.configuration)
         _require_usable(folder, prompt, n_images, plans=plans, configuration=configuration, dataset=dataset)
+        _require_preprocessing(folder, len(channel_names(dataset)), plans=plans, configuration=configuration)
         n_inputs = n_images + prompt.encoding.n_channels
         networks = tuple(_build_network(configuration, n_inputs) for _ in checkpoints)
     dropped: set[str] = set()
@@ -235,6 +237,22 @@ def _require_usable(
     for kind in ("resampling_fn_data", "resampling_fn_probabilities"):
         if find_resampling(settings[kind], settings[f"{kind}_kwargs"]) is None:
             getattr(configuration, kind)  # raises where it is unknown
+
+
+def _require_preprocessing(
+    folder: Path, n_channels: int, *, plans: PlansManager, configuration: ConfigurationManager
+) -> None:
+    """Refuse plans that do not say how images become what the network sees, and its logits come back."""
+    for key in ("transpose_forward", "transpose_backward"):
+        if sorted(order := getattr(plans, key)) != [0, 1, 2]:
+            raise ModelError(f"{folder}: expected an order of three axes as {key}, found {order}")
+    schemes, known = configuration.normalization_schemes, plans.foreground_intensity_properties_per_channel
+    if len(schemes) != n_channels or not {str(n) for n in range(n_channels)} <= known.keys():
+        expected = f"a normalisation and intensities of each of {n_channels} channels"
+        raise ModelError(f"{folder}: expected {expected}, found {schemes} and those of {sorted(known)}")
+    for scheme in schemes:
+        if not hasattr(default_normalization_schemes, scheme):
+            raise ModelError(f"{folder}: expected a known normalisation, found {scheme!r}")
 
 
 def _build_network(configuration: ConfigurationManager, n_inputs: int) -> nn.Module:

@@ -190,10 +190,15 @@ def _normalised(model: ModelFolder, channels: Sequence[NDArray[np.number]]) -> I
         yield torch.from_numpy(normalisation.run(memory.numpy()))
 
 
-def index_on_network(model: ModelFolder, case: NetworkInput, indices_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Carry voxel indices (z, y, x) of the image to the part of the network's grid that `case.images` is; (n, 3)."""
+def index_on_network(
+    model: ModelFolder, case: NetworkInput, indices_zyx: NDArray[np.float64], align: Align = "centre"
+) -> NDArray[np.float64]:
+    """Carry voxel indices (z, y, x) of the image to the part of the network's grid that `case.images` is; (n, 3).
+
+    Where voxels lie, only ``centre`` tells; a model's own `align` is for the prompts that it was trained with.
+    """
     transposed = indices_zyx[:, list(model.plans.transpose_forward)]
-    return to_network_grid(transposed, case.bounds, case.grid_shape, model.prompt.align) - case.origin
+    return to_network_grid(transposed, case.bounds, case.grid_shape, align) - case.origin
 
 
 def on_whole_grid(case: NetworkInput, logits: Tensor, *, exact: bool = False) -> Tensor:

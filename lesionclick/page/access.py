@@ -14,6 +14,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lesionclick.errors import InputError
+
 MAX_BODY_BYTES = 2**16
 """Largest body of a request: a click takes a hundred bytes."""
 
@@ -67,7 +69,15 @@ class Access:
 
     @classmethod
     def make(cls, host: str, port: int, token: str | None = None) -> Access:
-        """Return access with a token, by default a new one of 256 random bits."""
+        """Return access with a token, by default a new one of 256 random bits.
+
+        Raises
+        ------
+        InputError
+            If the token has letters that no header can carry.
+        """
+        if token and not (token.isascii() and token.isprintable()):
+            raise InputError("token: expected printable ASCII letters, found others")
         return cls(host, port, token or secrets.token_urlsafe(32))
 
     @property
@@ -196,7 +206,9 @@ def _limited(receive: Receive) -> Receive:
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
+            headers = MutableHeaders(scope=message)
+            headers.update(HEADERS)
+            headers.setdefault("Cache-Control", "no-cache")  # lest a browser runs the scripts of an earlier version
         await send(message)
 
     return sending

@@ -97,7 +97,7 @@ class LongitudinalStudy:
         Points say which lesions are there. So the first point of all brings one for each lesion that was found without
         points, and is refused where these are still looked for.
         """
-        if not mark.kind.isdecimal() or not 1 <= int(mark.kind) <= MAX_NUMBER:
+        if mark.kind not in map(str, range(1, MAX_NUMBER + 1)):
             raise ValueError(f"kind: expected the number of a lesion from 1 to {MAX_NUMBER}, found {mark.kind!r}")
         if not marks:
             if self._found is None:

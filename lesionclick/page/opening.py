@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesionclick.errors import InputError
+from lesionclick.grand_challenge.case_folder import LISTING
+from lesionclick.grand_challenge.interfaces import INTERFACES
 from lesionclick.log import collected_warnings
 from lesionclick.longitudinal.case import LongitudinalCase
 from lesionclick.longitudinal.model import LongitudinalModel
@@ -83,7 +85,8 @@ def _open(paths: Sequence[Path], model: Path | None, choice: Choice) -> Study:
 
 def _is_dicom(folder: Path) -> bool:
     """Tell whether a folder holds a DICOM study; a case is told without the packages that read one."""
-    if any((folder / name).exists() for name in ("inputs.json", "images")):
+    sockets = (socket for task in INTERFACES for interface in task for socket in interface.inputs)
+    if any((folder / path).exists() for path in (LISTING, *(socket.relative_path for socket in sockets))):
         return False
     from lesionclick.dicom.study import is_dicom_folder
 

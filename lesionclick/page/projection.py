@@ -17,6 +17,7 @@ from lesionclick.images import Grid, Volume, points_from_indices
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 N_FRAMES = 36
+"""Over the full turn: one every 10 degrees."""
 POOLED_MM = 4.0
 """Voxels are joined to blocks of about this size, each with its highest value: a PET resolves no more."""
 STEP = 0.7
@@ -82,12 +83,11 @@ class Projector:
     ----------
     volume
         Such as a PET.
-    n_frames
-        Over the full turn.
     """
 
-    def __init__(self, volume: Volume, n_frames: int = N_FRAMES) -> None:
-        self.n_frames = n_frames
+    n_frames = N_FRAMES
+
+    def __init__(self, volume: Volume) -> None:
         self._grid = volume.grid
         grid, values, voxels = _pool(volume)
         self._index_image = Volume(np.arange(values.size, dtype=np.int32).reshape(grid.shape_zyx), grid).to_image()

@@ -73,7 +73,7 @@ class Records:
         return [path for path in (self.folder / name for name in self.names) if path.is_file()]
 
     def read(self, grids: Mapping[str, Grid]) -> dict[str, Prompts] | None:
-        """Return the clicks by name of the file; None where a file is missing, as before the first click.
+        """Return the clicks by name of the file; None where there is no file, as before the first click.
 
         Parameters
         ----------
@@ -83,14 +83,18 @@ class Records:
         Raises
         ------
         InputError
-            If a file is broken, has a point of no kind of its task, or was written for an image on another grid.
+            If a file is missing beside another, is broken, has a point of no kind of its task, or was written for an
+            image on another grid.
         """
         written = self._grids()
         for path in self.paths:
             if path.name in written:
                 _require_own(path, grids[path.name], written[path.name])
-        if len(self.paths) < len(self.names):
+        if not self.paths:
             return None
+        if missing := set(self.names) - {path.name for path in self.paths}:
+            found = ", ".join(path.name for path in self.paths)
+            raise InputError(f"{self.folder}: expected {', '.join(sorted(missing))} beside {found}, found none")
         return {path.name: _read(path) for path in self.paths}
 
     def write(self, clicks: Mapping[str, Prompts], grids: Mapping[str, Grid]) -> None:

@@ -117,7 +117,7 @@ class PetCtPredictor:
         return ensemble.in_memory(work, self.model.networks, self.model.device)
 
     def predict_near(self, prompts: Prompts, points: Prompts, *, watch: Stopwatch) -> tuple[Near, ...]:
-        """Predict the tiles over some points alone, by the first fold: a first look, before `predict`.
+        """Predict the tiles alone that have some points near their middle, by the first fold: a look before `predict`.
 
         Points whose neighbourhoods overlap share one.
 
@@ -150,6 +150,7 @@ class PetCtPredictor:
                 seen,
                 one,
                 needed=self._around(points.indices_zyx(), seen.case),
+                nearest=True,
                 kept=self._kept(seen.prompts, one)(Plan(1), 0),
             )
         self._near = prompts, one.place, seen
@@ -208,7 +209,14 @@ class PetCtPredictor:
         return np.nan_to_num(np.stack(views), nan=OUTSIDE_LOGIT)
 
     def _compute(
-        self, network: Network, seen: _Seen, one: _Pass, *, needed: torch.Tensor, kept: KeyedTiles | None
+        self,
+        network: Network,
+        seen: _Seen,
+        one: _Pass,
+        *,
+        needed: torch.Tensor,
+        kept: KeyedTiles | None,
+        nearest: bool = False,
     ) -> NDArray[np.float32]:
         """Return the lesion's logit minus the background's in the needed tiles, shape (z, y, x), NaN elsewhere."""
         logits = tiles.predict(
@@ -216,6 +224,7 @@ class PetCtPredictor:
             seen.data,
             self.model.content.configuration.patch_size,
             needed=needed,
+            nearest=nearest,
             device=one.place.network,
             at_once=self._at_once(one.place),
             kept=kept,
@@ -325,7 +334,8 @@ class PetCtPredictor:
         return _Seen(prepared, torch.cat([prepared.images, channels.to(prepared.images.dtype)]), shown)
 
     def _shown(self, case: NetworkInput, prompts: Prompts, one: _Pass) -> TilePrompts:
-        moved = prompts.moved(lambda places: index_on_network(self.model.content, case, places))
+        content = self.model.content
+        moved = prompts.moved(lambda places: index_on_network(content, case, places, content.prompt.align))
         return TilePrompts(self.model.encoding, moved, self._spacing, one.place.data)
 
     def _rounded(self, image: Volume) -> NDArray[np.float32]:

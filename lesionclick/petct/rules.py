@@ -121,8 +121,9 @@ def apply_rules(
         return mask, RulesActed(len(tumor), len(background))
     points = np.concatenate([tumor, background])
     side = np.repeat([1.0, -1.0], [len(tumor), len(background)])
-    agreement = side * lesion_logit[tuple(points.T)]
-    wrong = agreement <= 0
+    clicked_logit = lesion_logit[tuple(points.T)]
+    agreement = side * clicked_logit
+    wrong = (clicked_logit > 0) != (side > 0)
     residual = np.where(wrong, side * (SURE_LOGIT - agreement), 0.0)
     clicked_in_turn = rules == "challenge" and len(tumor) == len(background)
     if residual.any():

@@ -91,6 +91,11 @@ class PetCtSession:
             ``tumor`` or ``background``.
         points_xyz
             Voxel indices (x, y, z) on the PET.
+
+        Raises
+        ------
+        ValueError
+            If the kind is another, or there is no point.
         """
         if kind not in (TUMOR, BACKGROUND) or not points_xyz:
             raise ValueError(f"expected {TUMOR} or {BACKGROUND} and at least one point, found {kind!r}, {points_xyz}")
@@ -166,7 +171,7 @@ class PetCtSession:
         if not len(voxels):
             return ()
         views = probability(self._predictor.predict_views(given, voxels, watch=Stopwatch()))
-        return find_suggestions(findings, views, given, count=count)
+        return find_suggestions(findings, views, given, count=count, threshold=float(probability(np.zeros(1))[0]))
 
     def updates(self, *, budget: Budget | None = None) -> Iterator[Segmentation]:
         """Yield what is known of the points that changed, as soon as it is, and in the end what `segment` says.

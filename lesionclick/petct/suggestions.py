@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cc3d
 import numpy as np
@@ -44,7 +45,7 @@ class Suggestion:
     point_xyz
         Voxel on the PET.
     wrong_ml
-        Volume that is expected to be wrong within a click's reach, which proposals are ranked by.
+        Volume that is expected to be wrong within a click's reach.
     probability
         That the place is a lesion: mean over the views, 0 to 1.
     spread
@@ -85,8 +86,9 @@ class Findings:
     suv: NDArray[np.float32]
     spacing_zyx: Sequence[float]
 
+    @cached_property
     def hot(self) -> NDArray[np.bool_]:
-        """Return where uptake is high, and higher than around it."""
+        """Where uptake is high, and higher than around it."""
         width = [max(round(SURROUNDINGS_MM / mm), 1) for mm in self.spacing_zyx]
         around = ndimage.uniform_filter(self.suv, width, mode="nearest")
         hot: NDArray[np.bool_] = (self.suv > HOT_SUV) & (self.suv > HOT_CONTRAST * around)
@@ -94,19 +96,19 @@ class Findings:
 
     def doubtful(self) -> NDArray[np.int64]:
         """Return the voxels that may be wrong and that views are wanted of, shape (n, 3)."""
-        return np.argwhere(self.mask | (self.probability > SURE_BACKGROUND) | self.hot())
+        return np.argwhere(self.mask | (self.probability > SURE_BACKGROUND) | self.hot)
 
 
 def find_suggestions(
-    findings: Findings, views: NDArray[np.floating], prompts: Prompts, *, count: int = 3
+    findings: Findings, views: NDArray[np.floating], prompts: Prompts, *, count: int = 3, threshold: float = 0.5
 ) -> tuple[Suggestion, ...]:
     """Propose places to click.
 
     A voxel is wrong with the probability to be no lesion in the mask, and to be one outside it, where hot uptake has
     at least `HOT_PROBABILITY`. These, summed with Gaussian weights of `LENGTH_MM`, which is the reach of a click's
     correction, over the voxels on the same side of the mask's surface, are the volume that is expected to be wrong
-    around a place. The places where it is highest are proposed, those in the mask each in another component, and none
-    near a point that was set before.
+    around a place. The places where it is highest, times their own probability of being wrong, are proposed, those in
+    the mask each in another component, and none near a point that was set before.
 
     Parameters
     ----------
@@ -118,15 +120,17 @@ def find_suggestions(
         Points that were set, on whole voxels inside the image.
     count
         How many to propose at most.
+    threshold
+        Probability above which a view sees a lesion: that of the logit zero.
 
     Returns
     -------
     tuple of Suggestion
-        The largest expected error first; empty where nothing is doubtful.
+        The highest of these products first; empty where nothing is doubtful.
     """
     voxels = findings.doubtful()
     mean, spread = views.mean(axis=0, dtype=np.float64), views.std(axis=0, dtype=np.float64)
-    hot = findings.hot()[tuple(voxels.T)]
+    hot = findings.hot[tuple(voxels.T)]
     inside = findings.mask[tuple(voxels.T)]
     wrong = np.where(inside, 1 - mean, np.where(hot, np.maximum(mean, HOT_PROBABILITY), mean))
     wrong_ml = _expected_ml(findings, voxels, wrong, inside)
@@ -139,7 +143,7 @@ def find_suggestions(
     while len(found) < count and score.size and score.max() > 0:
         best = int(score.argmax())
         z, y, x = (int(n) for n in voxels[best])
-        said = views[:, best] > 0.5
+        said = views[:, best] > threshold
         suv = float(findings.suv[z, y, x])
         found.append(
             Suggestion(

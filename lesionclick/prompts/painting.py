@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lesionclick.images import are_inside
+
 Unit = Literal["voxel", "mm"]
 
 
@@ -80,6 +82,4 @@ def distance_mm(
 
 def inside_grid(points_zyx: NDArray[np.float64], shape_zyx: tuple[int, ...]) -> NDArray[np.int64]:
     """Return the points as whole indices, without those that lie outside the grid."""
-    indices = np.rint(points_zyx).astype(np.int64)
-    kept: NDArray[np.int64] = indices[((indices >= 0) & (indices < np.asarray(shape_zyx))).all(axis=1)]
-    return kept
+    return np.rint(points_zyx[are_inside(points_zyx, shape_zyx)]).astype(np.int64)

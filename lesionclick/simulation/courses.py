@@ -22,6 +22,8 @@ GROWTH = (0.25, 4.0)
 """Range of the ratio of a lesion's volumes, whose logarithm is uniform; `VOLUME_ML` comes before it."""
 VOLUME_ML = (0.15, 90.0)
 """Follow-up volumes that a course leads to: smaller lesions than these grow, and larger ones shrink."""
+EVENLY_BELOW = 0.25
+"""Growth below which the tissue around a lesion is stretched evenly. Stretched smoothly, it folds below about 0.12."""
 VANISHED_SHARE, NEW_SHARE = 0.15, 0.15
 LONG_MM, SHORT_MM = 45.0, 14.0
 """Distances between the random values of the warp."""
@@ -61,10 +63,11 @@ class Pair:
 
     def carry(self, index_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where the tissue at a baseline index (z, y, x) lies in the follow-up, by fixed-point iteration."""
-        place = np.asarray(index_zyx, dtype=np.float64)
-        for _ in range(20):
+        goal = np.asarray(index_zyx, dtype=np.float64)
+        place = goal
+        for _ in range(40):  # halfway each time: where a lesion has shrunk, whole steps lead further and further off
             shift = [ndimage.map_coordinates(d, place[:, None], order=1, mode="nearest")[0] for d in self.displacement]
-            place = np.asarray(index_zyx) - shift
+            place = (place + goal - shift) / 2
         return place
 
 
@@ -262,8 +265,8 @@ def _add_growth(
 ) -> None:
     """Add to `scaling` what makes one lesion grow or shrink about its centre, in place.
 
-    Within the lesion's follow-up extent the displacement is a scaling; further out it fades to zero, so slowly that
-    nothing folds.
+    Within the lesion's follow-up extent the displacement is a scaling; further out it goes down to zero, and nothing
+    folds.
     """
     inside = np.argwhere(lesions[box] == number) + [axis.start for axis in box]
     centre = inside.mean(axis=0)
@@ -280,10 +283,14 @@ def _add_growth(
     window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     offsets = np.meshgrid(*(np.arange(a, b) - m for a, b, m in zip(low, high, moved, strict=True)), indexing="ij")
     distance = np.sqrt(sum((o * s) ** 2 for o, s in zip(offsets, spacing, strict=True)))
-    fade = np.clip((outer - distance) / (outer - inner), 0, 1)
-    fade = fade * fade * (3 - 2 * fade)
+    if growth < EVENLY_BELOW:
+        seen = np.interp(distance, (0.0, inner, outer), (0.0, extent, outer))
+        change = np.where(distance < outer, seen / np.maximum(distance, 1e-6) - 1, 0.0)
+    else:
+        fade = np.clip((outer - distance) / (outer - inner), 0, 1)
+        change = (growth ** (-1 / 3) - 1) * fade * fade * (3 - 2 * fade)
     for axis, offset in enumerate(offsets):
-        scaling[axis][window] += (growth ** (-1 / 3) - 1) * offset * fade
+        scaling[axis][window] += change * offset
 
 
 def _brighten_lesions(ct: Floats, lesions: Numbers, rng: np.random.Generator) -> None:

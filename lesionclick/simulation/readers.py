@@ -52,8 +52,8 @@ def simulate(
     _require_same_shape(label, pet)
     label = np.asarray(label, dtype=bool)
     return (
-        _place(label, rng, n_clicks),
-        _place(_hot_uptake(label, pet), rng, n_clicks),
+        place_clicks(label, rng, n_clicks),
+        place_clicks(hot_uptake(label, pet), rng, n_clicks),
     )
 
 
@@ -127,7 +127,7 @@ def official(
     tumor = _place_officially(label, draws, n_clicks, boundary_only=True)
     if tumor_only:
         return tumor, np.empty((0, 3), dtype=np.int64)
-    hot = _hot_uptake(label, pet)
+    hot = hot_uptake(label, pet)
     if not hot.any():
         raise ValueError("the official script never ends here: no uptake outside the label exceeds its own percentile")
     background = _place_officially(hot, draws, n_clicks, boundary_only=False)
@@ -141,7 +141,8 @@ def _require_same_shape(label: NDArray[np.generic], other: NDArray[np.generic]) 
         raise ValueError(f"expected two (z, y, x) arrays of one shape, found {label.shape} and {other.shape}")
 
 
-def _hot_uptake(label: Mask, pet: NDArray[np.floating]) -> Mask:
+def hot_uptake(label: Mask, pet: NDArray[np.floating]) -> Mask:
+    """Return the voxels above `HOT_PERCENTILE` of the uptake outside the label; they attract background clicks."""
     outside = ~label
     if not outside.any():
         return outside
@@ -150,8 +151,8 @@ def _hot_uptake(label: Mask, pet: NDArray[np.floating]) -> Mask:
     return hot
 
 
-def _place(region: Mask, rng: np.random.Generator, n_clicks: int) -> Indices:
-    """Centres of up to `n_clicks` random components of `region`, then random boundary voxels of the same components."""
+def place_clicks(region: Mask, rng: np.random.Generator, n_clicks: int) -> Indices:
+    """Return centres of up to `n_clicks` random components of `region`, then random boundary voxels of the same."""
     numbers, count = cc3d.connected_components(region, connectivity=26, return_N=True)
     boxes = ndimage.find_objects(numbers)
     chosen = rng.permutation(count)[:n_clicks]

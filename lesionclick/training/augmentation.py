@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from lesionclick.prompts.encodings import PointEncoding
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, pairs_within
-from lesionclick.simulation.readers import corrective_pair, simulate
+from lesionclick.simulation.readers import corrective_pair, hot_uptake, place_clicks
 from lesionclick.simulation.strokes import Stroke, corrective_stroke
 from lesionclick.training.losses import FIRST_ORGAN
 
@@ -140,7 +140,9 @@ class LightAugmentation(BasicTransform):  # type: ignore[misc]
         noise = torch.tensor(rng.uniform(0, NOISE) * (rng.uniform(size=2) < NOISE_SHARE), dtype=torch.float32)
         if rng.uniform() < ORGAN_SHARE:
             gain = gain * _organ_gains(label[0], rng)
-        image = torch.stack([image[0], image[1] * gain]) + noise[:, None, None, None] * torch.randn(image.shape)
+        # NumPy's: nnU-Net's workers all begin with one state of torch's
+        grain = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32))
+        image = torch.stack([image[0], image[1] * gain]) + noise[:, None, None, None] * grain
         return {**data_dict, "image": image, "segmentation": label}
 
     def _warp(
@@ -249,7 +251,8 @@ class AppendClicks(BasicTransform):  # type: ignore[misc]
         else:
             local = steps if rng.uniform() < WHOLE_CASE_SHARE else _share_of_patch(label, steps, rng)
             shown = _withhold(label, rng) if rng.uniform() < WITHHELD_SHARE else label
-            kinds = (simulate(shown, pet, rng, int(local[0]))[0], simulate(label, pet, rng, int(local[1]))[1])
+            hot = hot_uptake(label, pet)
+            kinds = (place_clicks(shown, rng, int(local[0])), place_clicks(hot, rng, int(local[1])))
         tumor, background = (points + rng.uniform(-1, 1, points.shape) * self.jitter_voxels for points in kinds)
         return Prompts.from_indices(tumor_zyx=tumor, background_zyx=background)
 

@@ -86,7 +86,7 @@ def build_dataset(
         The data set folder.
     """
     dataset = output / "Dataset001_PhantomsAndSarcomas"
-    patients = [name for name in split_patients(_list_patients(sts))[0] if name not in left_out]
+    patients = [name for name in split_patients(list_patients(sts))[0] if name not in left_out]
     for patient in patients:
         _write_case(dataset, patient, *_read_images(sts / patient, "label", "ct", "pet"))
     donors = [sts / patient for patient in patients]
@@ -122,12 +122,12 @@ def build_longitudinal_dataset(
         The data set folder.
     """
     dataset = output / "Dataset002_LesionsInCT"
-    patients = _list_patients(sts)
+    patients = list_patients(sts)
     for patient in patients:
         suffix = "_fullres" if (sts / patient / "label_fullres.mha").is_file() else ""
         images = _read_images(sts / patient, f"label{suffix}", f"ct{suffix}")
         _write_case(dataset, patient, *_shrunk_to_fit(images))
-    implants = [(path, number) for path in backgrounds for number in range(COPIES)]
+    implants = [(which, path, number) for which, path in enumerate(backgrounds) for number in range(COPIES)]
     with ProcessPoolExecutor(processes) as pool:
         drawn = pool.map(partial(_write_enhanced_phantom, dataset), range(phantoms))
         made = pool.map(partial(_write_implants, dataset), *zip(*implants, strict=True)) if implants else ()
@@ -137,7 +137,8 @@ def build_longitudinal_dataset(
     return dataset
 
 
-def _list_patients(sts: Path) -> list[str]:
+def list_patients(sts: Path) -> list[str]:
+    """Return the names of the patients' folders, which hold a label, in order."""
     return sorted(path.name for path in sts.iterdir() if (path / "label.mha").is_file())
 
 
@@ -215,9 +216,9 @@ def _write_enhanced_phantom(dataset: Path, seed: int) -> str:
     return name
 
 
-def _write_implants(dataset: Path, background: Path, number: int) -> str:
-    """Write a real CT with lesions made in it, and return its name."""
-    name = f"{background.name.split('.')[0]}_{background.parent.name}_{number:02d}"
+def _write_implants(dataset: Path, which: int, background: Path, number: int) -> str:
+    """Write a real CT with lesions made in it, and return its name; `which` tells CTs of one name apart."""
+    name = f"{background.name.split('.')[0]}_{background.parent.name}_{which:02d}_{number:02d}"
     if not _is_written(dataset, name):
         rng = np.random.default_rng([number, IMPLANT_STREAM])
         ct, label = implant_lesions(Volume.read(background), int(rng.integers(*LESIONS)), rng)

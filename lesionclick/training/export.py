@@ -55,7 +55,7 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
         raise InputError(f"{target}: expected a new folder or a model folder to replace, found the training's results")
     if not archive and target.suffix.lower() in _OTHER_ARCHIVES:
         raise InputError(f"{target}: expected a folder or an archive {ARCHIVE}, found {target.suffix}")
-    if not archive and target.exists() and any(target.iterdir()) and not (target / "plans.json").is_file():
+    if not archive and not _is_replaceable(target):
         raise InputError(f"{target}: expected a new folder or a model folder to replace, found other files")
     with _locked(results), _temporary(target) as part:
         _write_model(results, _finished(results), part, half=half)
@@ -70,6 +70,11 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
     return target
+
+
+def _is_replaceable(target: Path) -> bool:
+    """Tell whether nothing but a model folder is lost if a folder is made there."""
+    return not target.exists() or (target.is_dir() and ((target / "plans.json").is_file() or not any(target.iterdir())))
 
 
 def _finished(results: Path) -> list[Path]:

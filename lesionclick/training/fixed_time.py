@@ -21,8 +21,6 @@ class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
 
     PEAK_LR = 3e-3
     WARM_UP = 0.05
-    FOREGROUND_SHARE: float
-    """Share of the patches that are centred on a lesion."""
     SMOOTH: float
     """Added to both sides of the Dice fraction, in voxels. With nnU-Net's 1e-5, a patch without a lesion has no
     gradient but that of the cross-entropy, and such patches teach next to nothing.
@@ -49,7 +47,7 @@ class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
         self.num_val_iterations_per_epoch = 10
         self.num_epochs = 100_000
         self.save_every = 1
-        self.oversample_foreground_percent = self.FOREGROUND_SHARE
+        self.oversample_foreground_percent = 1.0  # the prepared cases list where patches lie, on lesions or not
         self.probabilistic_oversampling = True
 
     def initialize(self) -> None:
@@ -65,9 +63,13 @@ class InFixedTime(nnUNetTrainer):  # type: ignore[misc]
         return loss
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """Return AdamW, and a schedule that nnU-Net steps once an epoch and `train_step` overrules."""
+        """Return AdamW and its schedule, which nnU-Net steps once an epoch, and `run_training` before each step."""
         optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+
+        def part_of_peak(_epoch: int) -> float:
+            return self.learning_rate(min(self.share, 1.0)) / self.PEAK_LR
+
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, part_of_peak)
 
     def learning_rate(self, share: float) -> float:
         """Return the rate after `share` (0 to 1) of the training time."""

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,8 +204,10 @@ def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: flo
     adapt_plans(preprocessed / f"{plans_name}.json", task, config, minutes)
     preprocess([number], plans_name, (recipe.configuration,), (processes,))
     _list_places(task, config, preprocessed, plans_name, configuration=recipe.configuration)
-    if (dataset / "splits_final.json").is_file():
-        shutil.copyfile(dataset / "splits_final.json", preprocessed / "splits_final.json")
+    split = preprocessed / "splits_final.json"
+    split.unlink(missing_ok=True)  # nnU-Net leaves one of its own there, of the cases of that time
+    if (dataset / split.name).is_file():
+        shutil.copyfile(dataset / split.name, split)
     (preprocessed / _PREPARED).write_text(json.dumps([task, config]))
     return preprocessed
 
@@ -260,8 +262,24 @@ def make_trainer(
         dataset_json=json.loads((preprocessed / "dataset.json").read_text()),
         device=chosen,
     )
+    _forget_other_trainings(Path(trainer.output_folder), resume=resume)
     maybe_load_checkpoint(trainer, resume, validation_only=False)
     return trainer
+
+
+def _forget_other_trainings(folder: Path, *, resume: bool) -> None:
+    """Remove the checkpoints that are not of the training that begins or goes on.
+
+    nnU-Net goes on from the final checkpoint where there is one. Beside that of a training that was cut off, it is an
+    earlier one's; nnU-Net removes the latest checkpoint when a training ends.
+    """
+    others: Sequence[str] = ()
+    if not resume:
+        others = ("final", "latest", "best")
+    elif (folder / "checkpoint_latest.pth").is_file():
+        others = ("final",)
+    for name in others:
+        (folder / f"checkpoint_{name}.pth").unlink(missing_ok=True)
 
 
 def _list_places(task: str, config: str, preprocessed: Path, plans_name: str, *, configuration: str) -> None:

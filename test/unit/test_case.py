@@ -117,8 +117,8 @@ class TestGrids:
     @pytest.mark.parametrize(
         ("key", "value", "message"),
         [
-            ("Offset", "30 nan -700", r"must lie on one grid.*\(30\.0, 0\.0, 0\.0\)"),  # ITK reads zeros
-            ("TransformMatrix", "0 0 0 0 0 0 0 0 0", "must lie on one grid"),
+            ("Offset", "30 nan -700", "expected 3 finite numbers as Offset"),  # ITK reads zeros
+            ("TransformMatrix", "0 0 0 0 0 0 0 0 0", "expected a direction of three unit vectors"),
         ],
     )
     def test_header_that_itk_mends_is_refused(self, tmp_path: Path, key: str, value: str, message: str) -> None:
@@ -261,6 +261,9 @@ class TestFromImages:
 
     def test_volumes_must_lie_on_one_grid(self) -> None:
         ct, pet = (Volume.from_image(image) for image in images())
+        huge = Volume(pet.array.astype(np.float64) * 1e39, pet.grid)  # infinite as float32
+        with pytest.raises(InputError, match="PET: expected finite"):
+            PetCtCase.from_volumes(ct, huge)
         case = PetCtCase.from_volumes(ct, pet)
         assert case.ct.array.dtype == np.float32
         assert np.array_equal(case.ct.array, ct.array)

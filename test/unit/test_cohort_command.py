@@ -33,6 +33,18 @@ def test_cases_come_from_a_folder_a_list_or_a_pattern(cases: Path, tmp_path: Pat
         find_cohort(tmp_path / "twice.txt")
     with pytest.raises(InputError, match="match 'x-\\*'"):
         find_cohort(tmp_path / "bids", "x-*")
+    for pattern in ("", "/abs/*", "**/**x"):
+        with pytest.raises(InputError, match="expected a pattern of folders below it"):
+            find_cohort(tmp_path / "bids", pattern)
+
+
+@pytest.mark.parametrize("option", ["--exact", "--trust-checkpoint"])
+def test_what_a_container_cannot_be_told_is_refused(
+    cases: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cohort", str(cases), "--output", str(tmp_path / "out"), "--container", "image", option]) == 1
+    assert "expected no --exact and no --trust-checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("mounted", [False, True])

@@ -73,10 +73,13 @@ def test_another_label_gives_other_scores(case: CohortCase, work: Work) -> None:
 
 def test_masks_that_are_gone_are_made_again(case: CohortCase, work: Work) -> None:
     before, masks = done(case, work), contents(work)
-    next((work.output / "masks/positive").iterdir()).unlink()
-    after = done(case, replace(work, labels=None))
-    assert contents(work) == masks
-    assert after.inputs == before.inputs
+    for again in (replace(work, labels=None), work, work):
+        next((work.output / "masks/positive").iterdir()).unlink()
+        assert not is_done(case, again)
+        after = done(case, again)
+        assert contents(work) == masks
+        assert after.inputs == before.inputs
+    assert after.fingerprint == before.fingerprint
 
 
 def test_a_stop_while_masks_are_replaced_leaves_no_record(

@@ -42,7 +42,7 @@ def test_a_data_set_of_task2_has_patients_both_phantoms_and_real_backgrounds(
     monkeypatch.setitem(datasets.SPACING_XYZ, "task2", (8.0, 8.0, 8.0))
     folder = build_longitudinal_dataset(patients, tmp_path / "raw", 2, processes=1, backgrounds=[background])
     (split,) = json.loads((folder / "splits_final.json").read_text())
-    made = {"phantom_0000", "phantom_0001", "liver_hospital_00", "liver_hospital_01"}
+    made = {"phantom_0000", "phantom_0001", "liver_hospital_00_00", "liver_hospital_00_01"}
     assert {name for name in split["train"] if not name.startswith("p0") and not name.startswith("p1")} == made
     assert len(split["val"]) == HELD_OUT
     assert not set(split["val"]) & set(split["train"])
@@ -56,7 +56,7 @@ def test_a_data_set_of_task2_has_patients_both_phantoms_and_real_backgrounds(
         labels.append(sitk.GetArrayFromImage(label))
         assert labels[-1].any()
     copies = [
-        sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"labelsTr/liver_hospital_0{n}.nii.gz"))) for n in (0, 1)
+        sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"labelsTr/liver_hospital_00_0{n}.nii.gz"))) for n in (0, 1)
     ]
     assert not np.array_equal(*copies)
 

@@ -259,6 +259,24 @@ class TestMemory:
         monkeypatch.setattr(network, "to", to)
         assert in_memory(lambda place: place, [network], GPU) == Placement(CPU, CPU, True)
 
+    @pytest.mark.parametrize(
+        "error",
+        [MemoryError("Unable to allocate 8 PiB"), RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory")],
+    )
+    def test_no_memory_on_the_cpu_is_the_same_error(self, error: Exception) -> None:
+        def work(_: Placement) -> None:
+            raise error
+
+        with pytest.raises(OutOfMemoryError, match="allocate"):
+            in_memory(work, [], CPU)
+
+    def test_other_errors_stay_what_they_are(self) -> None:
+        def work(_: Placement) -> None:
+            raise RuntimeError("shapes do not match")
+
+        with pytest.raises(RuntimeError, match="shapes"):
+            in_memory(work, [], CPU)
+
     def test_no_memory_anywhere_is_an_error(self) -> None:
         def work(_: Placement) -> None:
             raise torch.OutOfMemoryError("full")

@@ -172,7 +172,33 @@ class TestRead:
 
     def test_singular_direction_is_refused(self, tmp_path: Path) -> None:
         change_header(pet_path(write_case(tmp_path)), "TransformMatrix", "1 0 0 0 0 0 0 0 1")
-        with pytest.raises(InputError, match="determinant is 0"):
+        with pytest.raises(InputError, match="three unit vectors"):
+            read(tmp_path, PET)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "found"),
+        [
+            ("Offset", "nan 5 5", "expected 3 finite numbers as Offset, found 'nan 5 5'"),
+            ("Offset", "5 5", "expected 3 finite numbers as Offset, found '5 5'"),
+            ("Offset", "a b c", "expected 3 finite numbers as Offset, found 'a b c'"),
+            ("TransformMatrix", "0 0 0 0 0 0 0 0 inf", "expected 9 finite numbers as TransformMatrix"),
+            ("TransformMatrix", "2 0 0 0 2 0 0 0 2", "expected a direction of three unit vectors at right angles"),
+            ("TransformMatrix", "1 0.5 0 0 1 0 0 0 1", "expected a direction of three unit vectors at right angles"),
+        ],
+    )
+    def test_what_itk_would_mend_is_refused(self, tmp_path: Path, key: str, value: str, found: str) -> None:
+        change_header(pet_path(write_case(tmp_path)), key, value)
+        with pytest.raises(InputError, match=rf"pet\.mha: {re.escape(found)}"):
+            read(tmp_path, PET)
+
+    def test_a_file_that_may_not_be_read_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_case(tmp_path)
+
+        def refuse(*_arguments: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(InputError, match=r"pet\.mha: expected a readable file, found .*Permission denied"):
             read(tmp_path, PET)
 
     def test_file_that_is_no_image_is_refused(self, tmp_path: Path) -> None:

@@ -194,6 +194,11 @@ class TestWrite:
         assert found.grid == GRID
         assert list(tmp_path.iterdir()) == [path]
 
+    def test_its_name_may_be_as_long_as_names_can_be(self, tmp_path: Path) -> None:
+        path = tmp_path / f"{'m' * 251}.mha"
+        Volume(np.ones((2, 3, 4), np.uint8), GRID).write(path)
+        assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
     def test_it_is_written_compressed_whole_and_readable_by_all(self, tmp_path: Path) -> None:
         path = tmp_path / "mask.mha"
         previous = os.umask(0o077)

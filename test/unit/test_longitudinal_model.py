@@ -9,6 +9,7 @@ from helpers.model_folder import write_model_folder
 from torch import Tensor, nn
 
 from lesionclick.budget import Plan
+from lesionclick.errors import ModelError
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.network.acceleration import Arithmetic
 from lesionclick.prompts.encodings import LesionPair
@@ -54,6 +55,13 @@ def test_a_plan_says_which_folds_and_mirrored_versions_count(
     assert len(found) == 2
     for lesion_logit in found:
         np.testing.assert_allclose(lesion_logit, np.broadcast_to(along_x, (2, 3, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_an_error(model: LongitudinalModel, factor: float) -> None:
+    model.networks = (Ramp(1.0), Ramp(factor))
+    with pytest.raises(ModelError, match="expected finite logits"):
+        model.predict_lesion_logits([np.zeros((5, 2, 3, 4), dtype=np.float32)], Plan(2))
 
 
 def test_only_what_had_a_size_is_mirrored(model: LongitudinalModel) -> None:

@@ -56,6 +56,17 @@ def test_a_lesion_that_is_sure_all_over_leaves_its_neighbour_alone():
     assert labels(mask) == {1: 64}
 
 
+@pytest.mark.parametrize("logit", [-5.0, -19.5, -21.0, -60.0])
+def test_a_click_gets_its_surroundings_however_sure_of_background_the_network_is(logit):
+    class SeesNothing(BrightIsLesion):
+        def predict_lesion_logits(self, patches, plan):  # noqa: ARG002
+            return [np.full(one[0].shape, logit, dtype=np.float32) for one in patches]
+
+    mask = segment_lesions(followup(), [lesion(1, centre(BOX))], SeesNothing())
+    ball = 4 / 3 * np.pi * 6**3 / 2**3  # 6 mm around the click, in voxels of 2 mm
+    assert labels(mask)[1] == pytest.approx(ball, rel=0.2)
+
+
 def test_what_a_smaller_patch_does_not_show_stays_as_the_larger_one_had_it():
     class SeesFromFar(BrightIsLesion):
         def predict_lesion_logits(self, patches, plan):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from lesionclick.evaluation.measures import (
-    ALL,
     CHALLENGE,
     DASH,
+    LESIONS,
     MEASURES,
     SCRIBBLES,
     SURFACES,
@@ -223,7 +223,7 @@ class TestMean:
 
 class TestTable:
     def test_keys_are_unique(self):
-        assert len(MEASURES) == len(ALL)
+        assert len(MEASURES) == len(CHALLENGE) + len(SCRIBBLES) + len(LESIONS) + len(SURFACES)
 
     def test_a_further_row_is_all_that_a_further_score_takes(self):
         voxels = Measure(

@@ -110,6 +110,22 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "2D": (edit_configuration(patch_size=[16, 16]), r"expected a 3D configuration"),
     "cascade": (edit_configuration(previous_stage="3d_lowres"), r"expected a 3D configuration that is no cascade"),
     "reoriented images": (edit_json("plans.json", image_reader_writer="NibabelIOWithReorient"), r"keep their axes"),
+    "channels without intensities": (
+        edit_json("plans.json", foreground_intensity_properties_per_channel={"0": {}}),
+        r"a normalisation and intensities of each of \d channels, found .* and those of \['0'\]",
+    ),
+    "one normalisation too few": (
+        edit_configuration(normalization_schemes=["CTNormalization"]),
+        r"a normalisation and intensities of each of \d channels, found \['CTNormalization'\]",
+    ),
+    "unknown normalisation": (
+        edit_configuration(normalization_schemes=["Nope"] * 4),
+        r"expected a known normalisation, found 'Nope'",
+    ),
+    "no order of axes": (
+        edit_json("plans.json", transpose_backward=[0, 0, 2]),
+        r"an order of three axes as transpose_backward, found \[0, 0, 2\]",
+    ),
     "unknown preprocessor": (edit_configuration(preprocessor_name="Nope"), r"expected a preprocessor.*Nope"),
     "unknown resampling": (edit_configuration(resampling_fn_probabilities="nope"), r"'nope'"),
     "no fold": (lambda f: shutil.rmtree(f / "fold_0"), r"expected folders fold_"),

@@ -165,10 +165,31 @@ def test_corrections_are_refused_for_task_2(replay_both, tmp_path, capsys, optio
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("steps", ["", "11", "-1", "one", "0-10"])
+def test_a_replay_that_is_refused_leaves_the_report_of_the_one_before(replay, labels, tmp_path):
+    assert replay() == 0
+    shutil.rmtree(labels)
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    assert replay("--corrective") == 1
+    assert (tmp_path / "out" / "report.html").read_bytes() == before
+
+
+def test_a_case_has_its_name_from_its_own_folder_too(replay, cases, tmp_path, monkeypatch):
+    monkeypatch.chdir(cases / "positive")
+    assert replay(source=".") == 0
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()).keys() == {"positive"}
+    assert (tmp_path / "out" / "positive" / "step_00.mha").is_file()
+
+
+def test_steps_are_numbers_or_ranges(replay, tmp_path):
+    assert replay("--steps", "0..2,10") == 0
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert list(scores["positive"]) == ["0", "1", "2", "10"]
+
+
+@pytest.mark.parametrize("steps", ["", "11", "-1", "one", "0-10", "3..1", "0..3000000"])
 def test_replay_refuses_unknown_steps(cases, steps, capsys):
     assert main(["replay", str(cases), f"--steps={steps}"]) == 2
-    expected = f"--steps: expected numbers from 0 to 10 with commas between them, found {steps!r}"
+    expected = f"--steps: expected numbers from 0 to 10, such as 0..10 or 0,5,10, found {steps!r}"
     assert expected in capsys.readouterr().err
 
 

@@ -8,8 +8,8 @@ from lesionclick.errors import InputError
 from lesionclick.evaluation.measures import Scores
 from lesionclick.evaluation.results.challenge import CHALLENGES
 from lesionclick.evaluation.results.files import read_groups, read_runs, write_runs
-from lesionclick.evaluation.results.runs import OTHER, CaseResult, Origin, RunResult, tracer_in
-from lesionclick.evaluation.results.summary import ALL, compare_runs, rank_runs, summarise, with_names, worst_first
+from lesionclick.evaluation.results.runs import ALL, OTHER, CaseResult, Origin, RunResult, tracer_in
+from lesionclick.evaluation.results.summary import compare_runs, rank_runs, summarise, with_names, worst_first
 
 NAN = math.nan
 STEPS = range(11)
@@ -137,6 +137,12 @@ def test_ranking_is_by_the_columns_that_all_have():
         ("b", (0.25 + 0.1875 * 2) / 0.5),
         ("a", (0.5 + 0.375) / 0.5),
     ]
+
+
+def test_runs_that_no_measure_compares_have_no_ranking():
+    runs = [run(name, case("a", NAN, NAN, NAN)) for name in ("one", "two")]
+    with pytest.raises(InputError, match="expected a measure with a value in each run, found none in one, two"):
+        rank_runs(runs)
 
 
 def test_ranking_without_any_lesion_is_by_false_positives_alone():
@@ -318,7 +324,17 @@ def test_a_table_of_groups_comes_before_the_name(tmp_path):
     assert [one.group for one in found.cases] == ["LMU, FDG", "FDG"]
 
 
-@pytest.mark.parametrize("text", ["", "case,group\na,b,c\n", "a,one\nb,two\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "case,group\na,b,c\n",
+        "a,one\nb,two\n",
+        "case,group\na,FDG\na,PSMA\n",
+        "case,group\na,all\n",
+        f"case,group\na,{'x' * 200_000}\n",
+    ],
+)
 def test_a_broken_table_of_groups_is_named(tmp_path, text):
     (tmp_path / "groups.csv").write_text(text)
     with pytest.raises(InputError, match=r"groups\.csv"):

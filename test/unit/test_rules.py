@@ -115,6 +115,14 @@ def test_a_tumour_click_on_a_logit_of_zero_counts():
     assert _apply(np.zeros((8, 8, 8), dtype=np.float32), [[4, 4, 4]])[0][4, 4, 4]
 
 
+def test_a_background_click_on_a_logit_of_zero_agrees():
+    logit = np.full((8, 8, 8), -3.0, dtype=np.float32)
+    logit[4, 4, 4:6] = 0.0, 0.5
+    mask, acted = _apply(logit, background_zyx=[[4, 4, 4]])
+    assert acted.corrected_background == 0
+    assert np.argwhere(mask).tolist() == [[4, 4, 5]]
+
+
 def test_components_that_touch_at_a_corner_are_one():
     logit = np.full((10, 10, 30), -1.0, dtype=np.float32)
     logit[2:8, 2:8, 2:12] = logit[8, 8, 12] = logit[4:6, 4:6, 20:22] = 1.0

@@ -248,6 +248,15 @@ def with_prompt(session: Any, **changes: Any) -> PetCtSession:
     return session  # type: ignore[no-any-return]
 
 
+def test_views_see_a_lesion_where_the_mask_has_one_whatever_the_calibration(session: Any) -> None:
+    doubtful = with_prompt(session, calibration=Calibration(scale=1.0, shift=-30.0))
+    inside = [one for one in doubtful.suggest() if one.kind == "background"]
+    assert inside
+    for one in inside:
+        assert one.probability < 0.5
+        assert "0 of" not in one.reason
+
+
 def test_a_calibration_changes_how_sure_a_place_is_and_no_voxel_of_the_mask(session: Any) -> None:
     before, plain = session.segment().mask.array, session.suggest()
     unsure = with_prompt(session, calibration=Calibration(scale=0.25)).suggest()

@@ -67,6 +67,10 @@ class Challenge:
     steps: tuple[int, ...]
     columns: tuple[Column, ...]
 
+    def areas(self, steps: Mapping[int, Scores]) -> Scores | None:
+        """Return the areas under the scores of a case over all steps; None where one is missing."""
+        return areas([steps[number] for number in self.steps]) if set(self.steps) <= set(steps) else None
+
     def values(self, steps: Mapping[int, Scores]) -> dict[str, float]:
         """Return the value of each column for a case, by the column's key; NaN where it is not defined.
 
@@ -76,9 +80,7 @@ class Challenge:
             Scores of the case by the number of the step; may be empty, or lack some steps.
         """
         last = steps[max(steps)] if steps else Scores({})
-        complete = set(self.steps) <= set(steps)
-        whole = areas([steps[number] for number in self.steps]) if complete else Scores({})
-        by_kind: Mapping[Kind, Scores] = {"last": last, "area": whole}
+        by_kind: Mapping[Kind, Scores] = {"last": last, "area": self.areas(steps) or Scores({})}
         return {column.key: by_kind[column.kind].get(column.measure.key, math.nan) for column in self.columns}
 
 

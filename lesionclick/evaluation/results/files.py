@@ -8,6 +8,7 @@ that is not defined is null.
 import csv
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -19,7 +20,7 @@ from lesionclick.evaluation.expected import ScoreFile, read_scores
 from lesionclick.evaluation.measures import LESIONS, MEASURES, Scores
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
 from lesionclick.evaluation.results.challenge import CHALLENGES
-from lesionclick.evaluation.results.runs import CaseFiles, CaseResult, Origin, RunResult, tracer_in
+from lesionclick.evaluation.results.runs import ALL, OTHER, CaseFiles, CaseResult, Origin, RunResult, tracer_in
 from lesionclick.images import replacing
 from lesionclick.prompts.spec import TaskName
 
@@ -35,7 +36,7 @@ RESULTS = "results.json"
 Groups = Mapping[str, str]
 """Group of each case by its name."""
 
-_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
@@ -54,7 +55,7 @@ def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
     InputError
         If there is nothing of the kind, it is broken, or the records of a task are of several models or options.
     """
-    name = path.name or path.resolve().name
+    name = Path(os.path.abspath(path)).name
     if (path / RECORDS).is_dir():
         runs = _read_records(path, name)
     elif (path / SCORES).is_file():
@@ -84,8 +85,13 @@ def read_groups(path: Path) -> dict[str, str]:
             head, *rows = csv.reader(file)
         if head != ["case", "group"]:
             raise ValueError(f"the head {','.join(head)}")
-        return {case: group for case, group in rows}  # noqa: C416, since dict() would take longer rows apart
-    except (OSError, ValueError) as error:
+        if ALL in (groups := [group for _, group in rows]):
+            raise ValueError(f"the group {ALL}, which the tables call all cases together")
+        cases = Counter(case for case, _ in rows)
+        if twice := [case for case, count in cases.items() if count > 1]:
+            raise ValueError(f"{twice[0]} several times")
+        return dict(zip(cases, groups, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: expected the head case,group and rows of these, found {error}") from error
 
 
@@ -133,7 +139,7 @@ def _run_of(entry: Mapping[str, Any]) -> RunResult:
     if entry["task"] not in CHALLENGES:
         raise ValueError(f"unknown task {entry['task']!r}")
     cases = [
-        CaseResult(name, case["group"], _steps_of(case["steps"]), case["error"])
+        CaseResult(name, str(case["group"] or OTHER), _steps_of(case["steps"]), case["error"])
         for name, case in sorted(entry["cases"].items())
     ]
     origin = Origin(**{field.name: str(entry[field.name]) for field in fields(Origin)})

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation.figures import DARK, LIGHT, Picture
-from lesionclick.evaluation.measures import ALL as MEASURES
-from lesionclick.evaluation.measures import Measure, Scores, areas
+from lesionclick.evaluation.measures import MEASURES, Measure, Scores
 from lesionclick.evaluation.pages import render
 from lesionclick.evaluation.registry import EVALUATIONS
 from lesionclick.evaluation.report import describe_environment
@@ -151,16 +150,15 @@ def scores_csv(runs: Sequence[RunResult]) -> str:
     A value that is not defined is left empty; a failed case has one row, with its error.
     """
     keys = {key for run in runs for case in run.cases for scores in case.steps.values() for key in scores}
-    shown = [measure.key for measure in MEASURES if measure.key in keys]
+    shown = [key for key in MEASURES if key in keys]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["run", "task", "case", "group", "step", *shown, "error"])
     for run in runs:
         for case in run.cases:
             rows = {str(number): scores for number, scores in sorted(case.steps.items())}
-            complete = set(CHALLENGES[run.task].steps) <= set(case.steps)
-            if complete:
-                rows["area"] = areas([case.steps[number] for number in CHALLENGES[run.task].steps])
+            if (whole := CHALLENGES[run.task].areas(case.steps)) is not None:
+                rows["area"] = whole
             for step, scores in (rows or {"": Scores({})}).items():
                 values = [scores.get(key, math.nan) for key in shown]
                 cells = ["" if math.isnan(value) else repr(value) for value in values]

@@ -8,8 +8,8 @@ from pathlib import Path
 from lesionclick.evaluation.measures import Scores
 from lesionclick.prompts.spec import TaskName
 
-OTHER = "other"
-"""Group of the cases that belong to none."""
+OTHER, ALL = "other", "all"
+"""Groups of the cases that belong to none, and of all cases."""
 
 _TRACER = re.compile(r"(?<![a-z0-9])(fdg|psma)(?![a-z0-9])", re.IGNORECASE)
 

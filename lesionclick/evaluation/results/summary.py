@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesionclick.errors import InputError
-from lesionclick.evaluation.measures import ALL as MEASURES
-from lesionclick.evaluation.measures import Scores, mean
+from lesionclick.evaluation.measures import MEASURES, Scores, mean
 from lesionclick.evaluation.results.challenge import CHALLENGES, Column
-from lesionclick.evaluation.results.runs import OTHER, CaseResult, RunResult
+from lesionclick.evaluation.results.runs import ALL, OTHER, CaseResult, RunResult
 from lesionclick.evaluation.results.statistics import (
     Comparison,
     Interval,
@@ -21,9 +20,6 @@ from lesionclick.evaluation.results.statistics import (
     shares_better,
     weighted_ranks,
 )
-
-ALL = "all"
-"""Name of the group of all cases."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +172,7 @@ def require_values(run: RunResult) -> None:
         wanted = dict.fromkeys(column.measure.title for column in CHALLENGES[run.task].columns if column.weight)
         last = [case.steps[max(case.steps)] for case in run.scored]
         keys = {key for scores in last for key, value in scores.items() if not math.isnan(value)}
-        found = ", ".join(measure.title for measure in MEASURES if measure.key in keys) or "none at all"
+        found = ", ".join(measure.title for key, measure in MEASURES.items() if key in keys) or "none at all"
         raise InputError(f"{run.name}: expected any of {', '.join(wanted)} at the last step, found {found}")
 
 
@@ -203,10 +199,18 @@ def rank_runs(runs: Sequence[RunResult]) -> list[Place]:
     The means of each column that every run has are ranked, and the ranks are averaged with the columns' weights. Equal
     means share the mean of their ranks; of runs with an equal average the one with the higher DSC at the last step
     comes first.
+
+    Raises
+    ------
+    InputError
+        If no column has a value in every run.
     """
     challenge, names = CHALLENGES[runs[0].task], shared_cases(runs)
     means = [mean([Scores(challenge.values(case)) for case in _steps_of(run, names)]) for run in runs]
     columns = [column for column in challenge.columns if not any(math.isnan(one[column.key]) for one in means)]
+    if not columns:
+        found = ", ".join(run.name for run in runs)
+        raise InputError(f"ranking: expected a measure with a value in each run, found none in {found}")
     values = [[one[column.key] for column in columns] for one in means]
     ranks = weighted_ranks(
         values, [column.weight for column in columns], [column.measure.higher_is_better for column in columns]

@@ -7,9 +7,9 @@ from typing import Any
 
 from lesionclick.evaluation.measures import DASH, Measure
 from lesionclick.evaluation.results.challenge import Challenge, Column, Kind
-from lesionclick.evaluation.results.runs import CaseResult, RunResult
+from lesionclick.evaluation.results.runs import ALL, CaseResult, RunResult
 from lesionclick.evaluation.results.statistics import Interval
-from lesionclick.evaluation.results.summary import ALL, ColumnComparison, GroupSummary, Place
+from lesionclick.evaluation.results.summary import ColumnComparison, GroupSummary, Place
 from lesionclick.evaluation.tables import Cell, Row, Table, number
 
 _KINDS: Mapping[Kind, str] = {"last": "Last step", "area": "Area under the curve (AUC)"}

@@ -1,7 +1,7 @@
 // The keys. Where OHIF's readers have one for the same, it is the same.
 
 /** @type {[string, [string, string][]][]} */
-export const HELP = [
+const HELP = [
   ["Mouse", [
     ["left click", "set a point of the chosen kind; on a point (with two times: of the chosen lesion): delete it"],
     ["right or Shift click", "set a point of the other kind"],

@@ -196,9 +196,11 @@ function click(row, mm, other) {
 }
 
 async function save() {
-  say("saving");
   await latest; // not in line itself: it waits for the final mask, and the next click need not
-  const saved = await attempt(() => call("POST", "/api/save"));
+  const saved = await attempt(() => {
+    say("saving");
+    return call("POST", "/api/save");
+  });
   if (saved) say(`saved in ${saved.folder}: ${saved.files.join(", ")}`);
 }
 

@@ -57,6 +57,7 @@ export function followMouse(row, reader) {
     if (mark && near(mark.ras_mm) <= NEAR_PX) reader.remove(mark);
     else reader.click(row, done.mm, event.button === 2 || event.shiftKey);
   });
+  over.addEventListener("pointercancel", () => (from = null));
   over.addEventListener("pointerleave", () => reader.hover(row, null));
   over.addEventListener(
     "wheel",

@@ -85,7 +85,7 @@ addEventListener("pointerdown", () => (focused = null), { capture: true });
  * @param {HTMLElement} panel
  * @param {any} study
  * @param {any} state
- * @param {{current: number, chosen: string, goToLesion: Function, goToMark: Function, newLesion: Function, suggest: Function, csv: Function}} reader
+ * @param {{current: number, nextNumber: Function, look: Function, goToLesion: Function, goToMark: Function, newLesion: Function, suggest: Function, csv: Function}} reader
  */
 export function fillPanel(panel, study, state, reader) {
   const { findings, suggestions, marks, final, busy } = state;

@@ -63,6 +63,7 @@ export class Projection {
       if (from && !from.moved) this.pick(event);
       from = null;
     });
+    this.canvas.addEventListener("pointercancel", () => (from = null));
   }
 
   async pick(event) {

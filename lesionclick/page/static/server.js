@@ -1,7 +1,7 @@
 // Talks to the server: actions, and the state that all tabs share.
 
 /** An action that the server refused, with its reason. */
-export class Refused extends Error {}
+class Refused extends Error {}
 
 /**
  * @param {string} method

@@ -12,6 +12,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -61,7 +62,9 @@ class nnUNetTrainerClicks(WithWholeCheckpoints):  # noqa: N801  (nnU-Net's namin
         """Add misalignment and clicks to nnU-Net's training transforms."""
         composed = nnUNetTrainer.get_training_transforms(*args, **kwargs)
         misalign = MisalignCT(10.0, tuple(self.configuration_manager.spacing), probability=0.3)
-        composed.transforms.insert(1, misalign)
+        # behind the spatial transform, which comes first, or for flat patches between two that make it one of planes
+        planes = (n for n, one in enumerate(composed.transforms) if isinstance(one, Convert2DTo3DTransform))
+        composed.transforms.insert(next(planes, 0) + 1, misalign)
         return self._with_clicks(self._without_organs(composed))
 
     def get_validation_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
@@ -93,7 +96,6 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
     Where ``dataset.json`` names ``organs``, the second-finest output has one more channel for each of them.
     """
 
-    FOREGROUND_SHARE = 1.0  # `lesionclick.training.places` lists where patches lie, lesions and all else
     SMOOTH = 3.0
     CLICKS_FROM = 0.4
     """Share of the training time after which the network gets clicks."""
@@ -170,22 +172,12 @@ class nnUNetTrainerClicksSmall(InFixedTime, nnUNetTrainerClicks):  # noqa: N801
 class nnUNetTrainerLongitudinal(WithWholeCheckpoints):  # noqa: N801
     """Trains on pairs of baseline and follow-up that are made of single CTs, one lesion to a patch."""
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """Build the planned network with the channels of the baseline and of the points added to its input."""
-        return nnUNetTrainerClicks.build_network_architecture(
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
+    build_network_architecture = staticmethod(nnUNetTrainerClicks.build_network_architecture)
+
+    def initialize(self) -> None:
+        """Centre each patch on a lesion: one without a lesion shows nothing that a pair could be made of."""
+        self.oversample_foreground_percent = 1.0
+        super().initialize()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802
         """Ask for crops that hold a patch at any zoom; `MakePair` turns and mirrors by itself."""
@@ -224,12 +216,4 @@ class nnUNetTrainerLongitudinal(WithWholeCheckpoints):  # noqa: N801
 class nnUNetTrainerLongitudinalSmall(InFixedTime, nnUNetTrainerLongitudinal):  # noqa: N801
     """Trains the small model of Task 2."""
 
-    FOREGROUND_SHARE = 1.0
     SMOOTH = 10.0
-
-    def _build_loss(self) -> Any:
-        """Take the Dice of each patch for itself, so that the largest lesion of a batch does not decide."""
-        loss = super()._build_loss()
-        dice = (loss.loss if self.enable_deep_supervision else loss).dc
-        getattr(dice, "_orig_mod", dice).batch_dice = False
-        return loss
