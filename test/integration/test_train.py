@@ -273,6 +273,12 @@ class TestExport:
         with pytest.raises(InputError, match=r"an archive \.tar\.gz, found \.zip"):
             export_model(trained, tmp_path / "model.zip")
 
+    def test_a_file_is_no_target(self, trained, tmp_path):
+        (tmp_path / "model").write_text("mine")
+        with pytest.raises(InputError, match="expected a new folder or a model folder to replace"):
+            export_model(trained, tmp_path / "model")
+        assert (tmp_path / "model").read_text() == "mine"
+
     def test_a_link_to_a_model_leads_to_the_new_one(self, trained, tmp_path):
         export_model(trained, tmp_path / "one")
         (tmp_path / "link").symlink_to(tmp_path / "one")

@@ -1,5 +1,7 @@
 """What a cohort keeps: its masks where only labels are others, and no record where its masks are being replaced."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +82,16 @@ def test_masks_that_are_gone_are_made_again(case: CohortCase, work: Work) -> Non
         assert contents(work) == masks
         assert after.inputs == before.inputs
     assert after.fingerprint == before.fingerprint
+
+
+def test_a_file_system_that_cannot_be_synced_will_do(
+    case: CohortCase, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", unsupported)
+    done(case, work)
 
 
 def test_a_stop_while_masks_are_replaced_leaves_no_record(

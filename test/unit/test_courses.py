@@ -33,7 +33,7 @@ def test_same_seed_same_pair():
     assert not np.array_equal(a.followup_ct, pair(Course("present", 1.5), seed=5).followup_ct)
 
 
-@pytest.mark.parametrize("growth", [0.4, 1.0, 2.5])
+@pytest.mark.parametrize("growth", [0.15, 0.4, 1.0, 2.5])
 def test_a_lesion_grows_by_its_course(growth):
     found = pair(Course("present", growth), **STILL)
     before, after = np.count_nonzero(found.baseline_lesions), np.count_nonzero(found.followup_lesions)
@@ -42,6 +42,16 @@ def test_a_lesion_grows_by_its_course(growth):
     # the image grows with the mask: 60 HU lie between lesion and tissue, noise and calibration are well below
     level = (found.followup_ct[found.followup_lesions > 0].mean() + found.followup_ct[:, :5].mean()) / 2
     assert np.count_nonzero(found.followup_ct > level) == pytest.approx(after, rel=0.15)
+
+
+@pytest.mark.parametrize("growth", [0.04, 0.1, 0.24, 0.26, 1.0, 4.0])
+def test_no_tissue_folds_around_a_lesion(growth):
+    found = pair(Course("present", growth), **STILL)
+    places = found.displacement + np.indices(found.displacement.shape[1:])
+    slopes = np.stack(np.gradient(places, axis=(1, 2, 3)), axis=-1)  # (3, z, y, x, 3)
+    assert (np.linalg.det(np.moveaxis(slopes, 0, -2)) > 0).all()
+    off = np.array([0, 0, 3])  # by 6 mm
+    assert found.carry(CENTRE + off) == pytest.approx(CENTRE + off * growth ** (1 / 3), abs=0.1)
 
 
 def test_a_vanished_lesion_leaves_tissue():

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,15 @@ def test_a_data_set_of_task2_has_patients_both_phantoms_and_real_backgrounds(
         sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"labelsTr/liver_hospital_00_0{n}.nii.gz"))) for n in (0, 1)
     ]
     assert not np.array_equal(*copies)
+
+
+def test_backgrounds_of_one_name_are_cases_of_their_own(patients, background, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "COPIES", 1)
+    other = tmp_path / "other" / background.parent.name / background.name
+    other.parent.mkdir(parents=True)
+    shutil.copy(background, other)
+    folder = build_longitudinal_dataset(patients, tmp_path / "raw", 0, processes=1, backgrounds=[background, other])
+    assert len(list(folder.glob("labelsTr/liver*"))) == 2
 
 
 def test_a_case_that_is_written_is_not_made_again(patients, background, tmp_path, monkeypatch):

@@ -359,7 +359,7 @@ def test_a_dicom_study_is_a_case_that_knows_its_series(tmp_path: Path, baseline_
     from helpers.dicom_series import GRID, ct_slices, pet_slices, write
 
     stored = np.random.default_rng(0).integers(100, 9000, GRID.shape_zyx).astype(np.int16)
-    write(pet_slices(stored), tmp_path / "study/a")
+    write(pet_slices(stored), tmp_path / "study/images")  # as some archives call it
     write(ct_slices(stored), tmp_path / "study/b")
     study = open_study([tmp_path / "study"], model=baseline_folder)
     assert study.describe() == {"task": "task1", "name": "study", "dicom": True}

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from helpers.served_page import TOKEN, Served, make_reading, serving
 
+from lesionclick.errors import InputError
 from lesionclick.page.access import MAX_BODY_BYTES, Access
 from lesionclick.page.app import create_app
 
@@ -100,6 +101,8 @@ def test_every_answer_tells_the_browser_to_load_nothing_from_elsewhere(reader: T
         assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
+        # lest scripts or images of an earlier server meet a new one
+        assert headers["cache-control"] in ("no-cache", "no-store")
 
 
 def test_a_body_that_says_it_is_large_is_refused(reader: TestClient) -> None:
@@ -239,6 +242,12 @@ def test_any_token_gets_in_by_the_address_that_is_printed(tmp_path: Path) -> Non
         assert client.get("/api/state").status_code == 200
         client.cookies.clear()
         assert client.get("/api/state").status_code == 403
+
+
+@pytest.mark.parametrize("token", ["€uro", "line\nfeed", "tab\t"])
+def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
+    with pytest.raises(InputError, match="printable ASCII"):
+        Access.make("127.0.0.1", 4744, token)
 
 
 def test_a_refusal_says_what_was_expected_and_found_but_never_the_token(reader: TestClient) -> None:

@@ -125,7 +125,7 @@ def test_points_go_on_follow_ups_alone_under_a_number(reading: Reading) -> None:
     with pytest.raises(InputError, match="scan: expected one of"):
         reading.add("primary-baseline", "1", place)
     place = ras_at(reading.study.scans["primary-followup"].grid, (3, 3, 3))
-    for kind in ("tumor", "0", "256", "²"):
+    for kind in ("tumor", "0", "256", "²", "03"):
         with pytest.raises(ValueError, match="number of a lesion"):
             reading.add("primary-followup", kind, place)
 

@@ -197,6 +197,14 @@ def test_points_of_another_kind_are_refused(tmp_path: Path, file: str, name: str
         Records(tmp_path, (file,)).read({})
 
 
+def test_one_click_file_without_the_other_is_refused(tmp_path: Path) -> None:
+    """The next click would write both, and what a reader did before would be gone."""
+    write_clicks(tmp_path / FOLLOWUP, Prompts((Point("1", (3.0, 4.0, 5.0)),)))
+    other = FOLLOWUP.replace("primary", "secondary")
+    with pytest.raises(InputError, match=f"expected {other} beside {FOLLOWUP}, found none"):
+        Records(tmp_path, (FOLLOWUP, other)).read({})
+
+
 def test_lesions_are_read_by_number(tmp_path: Path) -> None:
     write_clicks(tmp_path / FOLLOWUP, Prompts((Point("7", (1.0, 2.0, 3.0)), Point("lesion 2", (4.0, 5.0, 6.0)))))
     read: Mapping[str, Prompts] | None = Records(tmp_path, (FOLLOWUP,)).read({})

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,31 @@ def test_the_cut_is_the_level_nearest_to_the_middle_without_a_lesion(visits, tmp
     nearest = min(abs(z - MIDDLE) for z in free)
     _, lower = write(visits, tmp_path, "baseline").baselines
     assert abs(len(lower.lesions.array) - MIDDLE) == nearest > 0
+
+
+@pytest.mark.parametrize("free", [[], [0]])
+def test_lesions_in_all_levels_leave_none_to_cut_at(visits, tmp_path, free):
+    lesions = np.ones(GRID.shape_zyx, dtype=np.uint16)
+    lesions[free] = 0
+    full = replace(visits, baseline=replace(visits.baseline, lesions=Volume(lesions, GRID)))
+    with pytest.raises(InputError, match="expected a level without a lesion"):
+        write(full, tmp_path, "baseline")
+
+
+def test_lesions_above_255_keep_their_numbers(visits, tmp_path):
+    def renumbered(volume: Volume) -> Volume:
+        return Volume(np.where(volume.array == 1, 300, volume.array).astype(np.uint16), GRID)
+
+    many = replace(
+        visits,
+        baseline=replace(visits.baseline, lesions=renumbered(visits.baseline.lesions)),
+        label=renumbered(visits.label),
+    )
+    write_longitudinal_sample([many], "test", tmp_path / "case", tmp_path / "labels")
+    (label,) = (tmp_path / "labels").iterdir()
+    case = LongitudinalCase.read(CaseFolder.open(tmp_path / "case"))
+    assert 300 in Volume.read(label).array
+    assert 300 in case.baselines[0].lesions.array
 
 
 @pytest.mark.parametrize("name", ["sts_002", "sts_044"])

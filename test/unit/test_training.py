@@ -10,7 +10,7 @@ from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts, are_in_stroke
 from lesionclick.prompts.spec import PromptSpec
 from lesionclick.training import augmentation
 from lesionclick.training.augmentation import MOST_CLICKS, AppendClicks, MisalignCT
-from lesionclick.training.datasets import HELD_OUT, LARGEST_MM, _shrunk_to_fit, split_patients
+from lesionclick.training.datasets import HELD_OUT, LARGEST_MM, _shrunk_to_fit, list_patients, split_patients
 from lesionclick.training.plans import FIELDS, PAIR, adapt_plans
 from lesionclick.training.train import find_trainer
 
@@ -246,6 +246,16 @@ def test_large_real_lesions_are_shown_smaller():
     for image in shrunk:
         assert image.GetSpacing() == pytest.approx((2 * factor, 2 * factor, 3 * factor))
     assert _shrunk_to_fit(images)[0].GetSpacing() == pytest.approx((2 * factor, 2 * factor, 3 * factor))
+
+
+def test_patients_are_the_folders_with_a_label(tmp_path):
+    """Another file beside them would change who is held out."""
+    for name in ("STS_002", "STS_001", "notes"):
+        (tmp_path / name).mkdir()
+    for name in ("STS_002", "STS_001"):
+        (tmp_path / name / "label.mha").touch()
+    (tmp_path / "README.md").touch()
+    assert list_patients(tmp_path) == ["STS_001", "STS_002"]
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():

@@ -95,7 +95,6 @@ def _light(seed, size=20, inside=1):
     image = (10 * x).expand(2, size, size, size).clone()
     label = (inside * (x.abs() < 4)).to(torch.int16).expand(1, size, size, size).clone()
     np.random.seed(seed)
-    torch.manual_seed(seed)
     return LightAugmentation((16, 16, 16), (4.0, 4.0, 4.0))(image=image, segmentation=label)
 
 
@@ -114,6 +113,16 @@ def test_light_augmentation_moves_label_and_images_alike(monkeypatch):
     assert shapes == {(2, 16, 16, 16, 1, 16, 16, 16)}
     assert 0 < turned < 30
     assert len(zooms) > 1
+
+
+def test_noise_follows_from_numpys_seed_alone():
+    """Of the two, nnU-Net's workers have states of their own of NumPy's alone."""
+    made = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        made.append(_light(7, size=40)["image"])
+    assert torch.equal(*made)
+    assert not torch.equal(made[0], _light(8, size=40)["image"])
 
 
 def test_a_tilted_ball_stays_a_ball_in_millimetres(monkeypatch):
