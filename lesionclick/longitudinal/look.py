@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ docs/ablation.md."""
 CLOSE_ALIKE = 1.3
 """A close look counts if its volume is that of the look before, up to this factor; chosen in docs/ablation.md."""
 AIR_HU = -1000.0
-OUTSIDE_LOGIT = -20.0
+NOT_THE_LESION = -20.0
 """Lesion logit beyond a patch, and of voxels that are not the lesion's."""
 
 
@@ -42,7 +42,7 @@ class Look:
     window
         Part of the follow-up, along z, y, x.
     lesion_logit
-        In that part, float32; `OUTSIDE_LOGIT` in voxels that are not the lesion's.
+        In that part, float32; `NOT_THE_LESION` in voxels that are not the lesion's.
     zoom
         Size of the patch, see `lesionclick.longitudinal.patches.ZOOMS`.
     found
@@ -57,21 +57,23 @@ class Look:
     @property
     def voxels(self) -> int:
         """How many voxels of the follow-up are the lesion's."""
-        return int(np.count_nonzero(self.lesion_logit > OUTSIDE_LOGIT))
+        return int(np.count_nonzero(self.lesion_logit > NOT_THE_LESION))
 
 
 NOTHING = Look((slice(0, 0),) * 3, np.zeros((0, 0, 0), dtype=np.float32), 1.0, found=False)
 """A look at a lesion that has vanished."""
 
 
-def find_boxes(lesions: Sequence[Lesion]) -> Iterator[tuple[int, tuple[slice, ...]]]:
-    """Yield number and bounding box of each lesion that has voxels in its baseline's mask."""
+def find_boxes(lesions: Sequence[Lesion]) -> dict[int, tuple[slice, ...]]:
+    """Return the bounding box of each lesion that has voxels in its baseline's mask, by the lesion's number."""
+    found = {}
     baselines = {id(lesion.baseline): lesion.baseline for lesion in lesions if lesion.baseline and not lesion.new}
     for baseline in baselines.values():
         boxes = ndimage.find_objects(baseline.lesions.array)
         for lesion in lesions:
             if lesion.baseline is baseline and lesion.number <= len(boxes) and boxes[lesion.number - 1] is not None:
-                yield lesion.number, boxes[lesion.number - 1]
+                found[lesion.number] = boxes[lesion.number - 1]
+    return found
 
 
 def look(
@@ -203,14 +205,15 @@ def _take(
     patch: Patch, lesion_logit: NDArray[np.float32], kept: NDArray[np.bool_], *, ct: Volume, zoom: float, found: bool
 ) -> Look:
     """Return the look that takes the voxels `kept` of a patch for the lesion's, in the window that they fill."""
-    lesion_logit = lesion_logit + max(OUTSIDE_LOGIT / 2 - lesion_logit[kept].min(), 0)  # well above what marks no voxel
+    below = NOT_THE_LESION / 2 - float(lesion_logit[kept].min())
+    lesion_logit = lesion_logit + max(below, 0.0)  # so that what is kept lies well above the mark of all else
     level = float(lesion_logit[kept].min())
     near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
     lowest = min(level, 0.0)
     only = np.where(near, lesion_logit, np.minimum(lesion_logit, lowest - 1))
-    window, values = patch.paste(only, ct.array.shape, OUTSIDE_LOGIT)
-    values[values < lowest] = OUTSIDE_LOGIT
-    boxes = ndimage.find_objects((values > OUTSIDE_LOGIT).view(np.uint8)) if values.size else []
+    window, values = patch.paste(only, ct.array.shape, NOT_THE_LESION)
+    values[values < lowest] = NOT_THE_LESION
+    boxes = ndimage.find_objects((values > NOT_THE_LESION).view(np.uint8)) if values.size else []
     if not boxes:
         return Look(NOTHING.window, NOTHING.lesion_logit, zoom, found)
     filled = tuple(

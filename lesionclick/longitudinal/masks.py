@@ -28,7 +28,7 @@ from lesionclick.budget import Budget
 from lesionclick.images import Grid, Volume, points_from_indices
 from lesionclick.longitudinal.case import Followup
 from lesionclick.longitudinal.lesions import Lesion, index_zyx
-from lesionclick.longitudinal.look import OUTSIDE_LOGIT, Look, find_boxes, look, look_closely
+from lesionclick.longitudinal.look import NOT_THE_LESION, Look, find_boxes, look, look_closely
 from lesionclick.longitudinal.model import LongitudinalModel
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class _View:
     looks: dict[int, Look] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.boxes = dict(find_boxes(self.lesions))
+        self.boxes = find_boxes(self.lesions)
 
     def look(self, budget: Budget) -> None:
         """Look at each lesion as it is found first."""
@@ -184,7 +184,7 @@ class _Canvas:
 
     def claim(self, number: int, window: tuple[slice, ...], lesion_logit: NDArray[np.float32]) -> float:
         """Give a lesion the voxels that are surer its than another's, and return their volume in ml."""
-        inside = lesion_logit > OUTSIDE_LOGIT
+        inside = lesion_logit > NOT_THE_LESION
         part, best = self.mask[window], self.percent[window]
         claimed = np.rint(np.where(inside, 100 / (1 + np.exp(-lesion_logit)), 0)).astype(np.uint8)
         wins = inside & ((part == 0) | (claimed > best))

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class _Scan:
     body: NDArray[np.bool_]
     grid: Grid
 
-    @property
+    @cached_property
     def near_body(self) -> NDArray[np.bool_]:
         """The body and a rim of air around it, inside the field of view."""
         near: NDArray[np.bool_] = ndimage.binary_dilation(self.body, iterations=_RIM_VOXELS) & self.scanned

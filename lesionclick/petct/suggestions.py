@@ -19,7 +19,7 @@ from scipy import ndimage
 from lesionclick.petct.rules import LENGTH_MM
 from lesionclick.prompts.points import BACKGROUND, TUMOR, Prompts
 
-SURE_BACKGROUND = 0.02
+SURE_PROBABILITY = 0.02
 """Probability to be a lesion below which a voxel outside the mask is not asked, unless it is hot."""
 HOT_SUV = 2.0
 HOT_CONTRAST = 2.0
@@ -96,7 +96,7 @@ class Findings:
 
     def doubtful(self) -> NDArray[np.int64]:
         """Return the voxels that may be wrong and that views are wanted of, shape (n, 3)."""
-        return np.argwhere(self.mask | (self.probability > SURE_BACKGROUND) | self.hot)
+        return np.argwhere(self.mask | (self.probability > SURE_PROBABILITY) | self.hot)
 
 
 def find_suggestions(
@@ -134,7 +134,7 @@ def find_suggestions(
     inside = findings.mask[tuple(voxels.T)]
     wrong = np.where(inside, 1 - mean, np.where(hot, np.maximum(mean, HOT_PROBABILITY), mean))
     wrong_ml = _expected_ml(findings, voxels, wrong, inside)
-    score = np.where(inside | hot | (wrong > SURE_BACKGROUND), wrong * wrong_ml, 0.0)
+    score = np.where(inside | hot | (wrong > SURE_PROBABILITY), wrong * wrong_ml, 0.0)
     components = cc3d.connected_components(findings.mask, connectivity=26)
     numbers = components[tuple(voxels.T)]
     for place in prompts.indices_zyx():

@@ -97,6 +97,19 @@ BY_TILE = Fields(radius=2.0, far_mm=10.0, cutoff_mm=12.0)
 """Ends at a quarter of the tiles, so that these show the marks that lie in them, and no others."""
 
 
+def test_the_first_look_at_a_click_takes_the_tile_around_it_alone(make_session: Callable[..., PetCtSession]) -> None:
+    session: Any = make_session(BY_TILE, exact=False)
+    session.segment()
+    session.add(TUMOR, (8, 8, 36))  # tiles of 16 voxels lie 2 or 4 apart along x and y, and half of their size along z
+    updates = session.updates()
+    session.passes.clear()
+    near = next(updates)
+    first = len(session.passes)
+    final = next(updates)
+    assert 1 <= first <= 4 < len(session.passes)
+    assert near.mask.array[36, 8, 8] == final.mask.array[36, 8, 8] == 1
+
+
 @pytest.mark.parametrize("options", [{}, {"encoding": BY_TILE, "exact": False}], ids=["in reach", "by tile"])
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS)
@@ -225,15 +238,3 @@ def test_where_one_pass_takes_more_memory_than_there_is_nothing_is_kept(
         found, fresh = session.segment(), PetCtSession(session.model, session.case).segment(session.prompts)
         np.testing.assert_array_equal(found.lesion_logit.array, fresh.lesion_logit.array)
         np.testing.assert_array_equal(found.mask.array, kept.segment().mask.array)
-
-
-def test_the_neighbourhood_needs_few_tiles(make_session: Callable[..., PetCtSession]) -> None:
-    session = make_session()
-    session.segment()
-    session.add(BACKGROUND, (10, 9, 40))
-    session.passes.clear()  # type: ignore[attr-defined]
-    updates = session.updates()
-    next(updates)
-    few = len(session.passes)  # type: ignore[attr-defined]
-    next(updates)
-    assert 0 < few < len(session.passes)  # type: ignore[attr-defined]
