@@ -23,6 +23,7 @@ import torch
 
 from lesionclick.algorithm import Algorithm
 from lesionclick.budget import Budget
+from lesionclick.evaluation.measures import MaskPair, dice
 from lesionclick.grand_challenge.click_files import write_clicks
 from lesionclick.images import Grid, Volume
 from lesionclick.network.model_folder import embedded_models
@@ -110,7 +111,7 @@ def deadline() -> None:
         for budget_s in BUDGETS_S:
             seconds, mask = runs[budget_s].result()
             late += seconds > budget_s
-            print(f"| {budget_s} | {seconds:.1f} | {2 * (mask & truth).sum() / (mask.sum() + truth.sum()):.3f} |")
+            print(f"| {budget_s} | {seconds:.1f} | {dice([MaskPair(truth, mask, (1.0, 1.0, 1.0))]):.3f} |")
         print(f"late: {late} of {len(BUDGETS_S)}")
 
 

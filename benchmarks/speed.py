@@ -162,7 +162,8 @@ def time_embedded(grid: Grid) -> None:
         run = run_ours(work / "case", work / "out")
     seen = last_json(run)
     model = PetCtModel.load()
-    flops = tile_flops(model.networks[0], 7, model.content.configuration.patch_size)
+    channels = model.n_images + model.encoding.n_channels
+    flops = tile_flops(model.networks[0], channels, model.content.configuration.patch_size)
     limit_s = flops * seen["tiles"] / flops_per_second(model.arithmetic.dtype, model.device)
     print(f"## {'x'.join(map(str, grid.size_xyz))} voxels, embedded model, no click\n")
     rows: list[tuple[str, object]] = [("seconds", run.seconds), ("seconds to the first tile", seen["first tile"])]

@@ -22,6 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from lesionclick.errors import InputError
 
+AIR_HU = -1000.0
+"""By the definition of the Hounsfield scale."""
+
 ITK_ERRORS = (RuntimeError, OSError)
 """What SimpleITK raises when a file cannot be read or written."""
 
@@ -105,6 +108,10 @@ class Grid:
         moved = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3) - np.array(self.origin_xyz)
         indices: NDArray[np.float64] = np.linalg.solve(self.axes_mm, moved.T).T
         return indices
+
+    def to_index_zyx(self, points_mm: ArrayLike) -> NDArray[np.float64]:
+        """Return the array indices (z, y, x), shape (n, 3), of places (x, y, z) in mm."""
+        return indices_from_points(self.to_index(points_mm))
 
     @classmethod
     def from_image(cls, image: sitk.Image) -> Grid:

@@ -18,6 +18,7 @@ from lesionclick.grand_challenge.interfaces import (
     LESION_CLICKS,
     LONGITUDINAL_CT,
     PET_CT,
+    REGION_OF,
     REGIONS,
     TUMOR_LESION_SEGMENTATION,
     Interface,
@@ -128,13 +129,11 @@ def _read_prompts(folder: CaseFolder, case: PetCtCase) -> Prompts:
 
 
 def _read_points(folder: CaseFolder, case: LongitudinalCase) -> dict[str, LesionPoints]:
-    regions = {region.name: region for region in REGIONS}
-    return {one.region: read_followup_points(folder, regions[one.region], one.ct.grid) for one in case.followups}
+    return {one.region: read_followup_points(folder, REGION_OF[one.region], one.ct.grid) for one in case.followups}
 
 
 def _masks_by_region(segmentation: LongitudinalSegmentation) -> dict[Socket, Volume]:
-    sockets = {region.name: region.mask.socket for region in REGIONS}
-    return {sockets[region]: mask for region, mask in segmentation.masks.items()}
+    return {REGION_OF[region].mask.socket: mask for region, mask in segmentation.masks.items()}
 
 
 TASKS: dict[TaskName, Task] = {

@@ -16,7 +16,7 @@ from lesionclick.evaluation.lesions import LesionScores, score_lesions, volumes_
 from lesionclick.evaluation.measures import CHALLENGE, LESIONS, LONGITUDINAL, MaskPair, Scores, score
 from lesionclick.evaluation.steps import Options, Replay, Step
 from lesionclick.grand_challenge.case_folder import CaseFolder
-from lesionclick.grand_challenge.interfaces import REGIONS, Region, Socket
+from lesionclick.grand_challenge.interfaces import REGION_OF, Region, Socket
 from lesionclick.longitudinal.case import LongitudinalCase
 from lesionclick.prompts.points import Prompts
 
@@ -125,8 +125,7 @@ def score_masks(
 
 def followup_regions(case: LongitudinalCase) -> tuple[Region, ...]:
     """Return the regions that have a follow-up, in the case's order."""
-    regions = {region.name: region for region in REGIONS}
-    return tuple(regions[followup.region] for followup in case.followups)
+    return tuple(REGION_OF[followup.region] for followup in case.followups)
 
 
 def volumes_then(case: LongitudinalCase, region: str) -> dict[int, float]:

@@ -30,6 +30,7 @@ from lesionclick.images import Volume
 from lesionclick.prompts.points import BACKGROUND, TUMOR
 
 SUV_WINDOW = (0.0, 10.0)
+"""From white to black."""
 
 _PREDICTION_TINT = to_rgba(PREDICTION_COLOUR, 0.75)
 

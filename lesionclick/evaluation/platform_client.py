@@ -10,9 +10,9 @@ import urllib.error
 import urllib.request
 
 URL = "http://localhost:4743"
-INTERVAL_S = 0.5
-LIMIT_S = 900.0
-HEALTH_S = 10.0
+INTERVAL_S = 0.5  # between two questions for the health
+LIMIT_S = 900.0  # the platform's, for a case
+HEALTH_S = 10.0  # within which a server says how it is
 
 
 def ask(method: str, path: str, limit_s: float) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.case_folder import LISTING
 from lesionclick.grand_challenge.click_files import write_clicks
-from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET, PRIMARY, REGIONS, Region, Socket
+from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET, PRIMARY, REGION_OF, REGIONS, Region, Socket
 from lesionclick.images import Volume, points_from_indices
 from lesionclick.longitudinal.case import Baseline, Followup
 from lesionclick.longitudinal.labels import LesionPoints
@@ -177,16 +177,15 @@ def write_longitudinal_sample(
         baselines = _halve_baseline(*baselines)
     elif halved == "follow-up":
         followups = _halve_followup(*followups[0])
-    regions = {region.name: region for region in REGIONS}
     images: dict[Socket, Volume] = {}
     points: dict[Socket, LesionPoints] = {}
     for baseline in baselines:
-        region = regions[baseline.region]
+        region = REGION_OF[baseline.region]
         images[region.baseline_ct] = _typed(baseline.ct, np.int16)
         images[region.baseline_mask] = _numbered(baseline.lesions)
         points[region.baseline_clicks] = baseline.points
     for followup, label in followups:
-        region = regions[followup.region]
+        region = REGION_OF[followup.region]
         images[region.followup_ct] = _typed(followup.ct, np.int16)
         points[region.followup_clicks] = followup.points
         if labels is not None:

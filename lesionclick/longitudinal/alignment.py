@@ -72,7 +72,7 @@ class Alignment:
         """Return the displacement at places of the baseline, interpolated, shape (n, 3)."""
         if self.displacement_mm is None or self.grid is None:
             return np.zeros_like(points_mm)
-        indices_zyx = self.grid.to_index(points_mm)[:, ::-1].T
+        indices_zyx = self.grid.to_index_zyx(points_mm).T
         axes = [
             ndimage.map_coordinates(self.displacement_mm[..., i], indices_zyx, order=1, mode="nearest")
             for i in range(3)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesionclick.images import Grid, are_inside, indices_from_points
+from lesionclick.images import Grid, are_inside
 from lesionclick.longitudinal.alignment import Alignment
 from lesionclick.longitudinal.case import Baseline, Followup
 from lesionclick.longitudinal.labels import LesionPoints
@@ -105,7 +105,7 @@ def _clicked(
         return Lesion(number, place_mm, True, baseline, baseline_mm, new=False)
     for baseline, alignment in usable:
         baseline_mm = alignment.to_baseline(place_mm)[0]
-        if are_inside(index_zyx(baseline.ct.grid, baseline_mm), baseline.ct.grid.shape_zyx).all():
+        if are_inside(baseline.ct.grid.to_index_zyx(baseline_mm)[0], baseline.ct.grid.shape_zyx).all():
             return Lesion(number, place_mm, True, baseline, baseline_mm, new=True)
     return Lesion(number, place_mm, True, None, None, new=True)
 
@@ -115,8 +115,3 @@ def _distance_outside_mm(grid: Grid, place_mm: NDArray[np.float64]) -> float:
     index = grid.to_index(place_mm)[0]
     nearest = np.clip(index, 0, np.array(grid.size_xyz) - 1)
     return float(np.linalg.norm(grid.axes_mm @ (index - nearest)))
-
-
-def index_zyx(grid: Grid, place_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the array index (z, y, x), shape (3,), of a place (x, y, z) in mm."""
-    return indices_from_points(grid.to_index(place_mm)[0])

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from lesionclick.budget import Plan
-from lesionclick.images import Volume, indices_from_points, points_from_indices
-from lesionclick.longitudinal.lesions import REACH_MM, Lesion, index_zyx
+from lesionclick.images import AIR_HU, Volume, indices_from_points, points_from_indices
+from lesionclick.longitudinal.lesions import REACH_MM, Lesion
 from lesionclick.longitudinal.model import LongitudinalModel
 from lesionclick.longitudinal.patches import ZOOMS, Patch, choose_zoom
 
@@ -28,7 +28,6 @@ not show the lesion at the same volume, up to the first as a factor, or if its m
 docs/ablation.md."""
 CLOSE_ALIKE = 1.3
 """A close look counts if its volume is that of the look before, up to this factor; chosen in docs/ablation.md."""
-AIR_HU = -1000.0
 NOT_THE_LESION = -20.0
 """Lesion logit beyond a patch, and of voxels that are not the lesion's."""
 
@@ -224,7 +223,7 @@ def _take(
 
 def _distances_mm(ct: Volume, lesion: Lesion, patch: Patch, spacing: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the distance of each voxel of a patch from the lesion's place, shape (z, y, x)."""
-    offsets = np.indices(patch.shape).reshape(3, -1).T - patch.to_patch(index_zyx(ct.grid, lesion.place_mm))
+    offsets = np.indices(patch.shape).reshape(3, -1).T - patch.to_patch(ct.grid.to_index_zyx(lesion.place_mm)[0])
     distances_mm: NDArray[np.float64] = np.linalg.norm(offsets * spacing, axis=1).reshape(patch.shape)
     return distances_mm
 
@@ -235,7 +234,7 @@ def _channels(ct: Volume, lesion: Lesion, zoom: float, model: LongitudinalModel)
     patch = Patch.around(ct.grid, lesion.place_mm, model.patch_size, spacing)
     baseline_ct = np.full(patch.shape, AIR_HU, np.float32)
     inside = np.zeros(patch.shape, dtype=bool)
-    followup_zyx = patch.to_patch(index_zyx(ct.grid, lesion.place_mm))
+    followup_zyx = patch.to_patch(ct.grid.to_index_zyx(lesion.place_mm)[0])
     baseline_zyx = None
     if lesion.baseline is not None and lesion.baseline_mm is not None:
         grid = lesion.baseline.ct.grid
@@ -243,7 +242,7 @@ def _channels(ct: Volume, lesion: Lesion, zoom: float, model: LongitudinalModel)
         baseline_ct = beside.cut(lesion.baseline.ct.array, AIR_HU)
         if not lesion.new:
             inside = beside.cut_mask(lesion.baseline.lesions.array, lesion.number)
-            baseline_zyx = beside.to_patch(index_zyx(grid, lesion.baseline_mm))
+            baseline_zyx = beside.to_patch(grid.to_index_zyx(lesion.baseline_mm)[0])
     channels = model.encoding.encode(
         model.normalise(baseline_ct),
         inside,

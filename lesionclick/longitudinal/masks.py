@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from lesionclick.budget import Budget
 from lesionclick.images import Grid, Volume, points_from_indices
 from lesionclick.longitudinal.case import Followup
-from lesionclick.longitudinal.lesions import Lesion, index_zyx
+from lesionclick.longitudinal.lesions import Lesion
 from lesionclick.longitudinal.look import NOT_THE_LESION, Look, find_boxes, look, look_closely
 from lesionclick.longitudinal.model import LongitudinalModel
 
@@ -207,7 +207,7 @@ class _Canvas:
         for lesion in clicked:
             if counts[lesion.number]:
                 continue
-            at = np.rint(index_zyx(self.grid, lesion.place_mm)).clip(0, np.array(self.mask.shape) - 1).astype(int)
+            at = np.rint(self.grid.to_index_zyx(lesion.place_mm)[0]).clip(0, np.array(self.mask.shape) - 1).astype(int)
             reach, places = CROWDED, np.empty((0, 3), dtype=int)
             while not len(places) and reach < 2 * max(self.mask.shape):
                 window = tuple(slice(max(n - reach, 0), n + reach + 1) for n in at)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from lesionclick.images import Grid, indices_from_points
+from lesionclick.images import Grid
 
 ZOOMS = (0.6, 1.0, 1.6, 2.5, 4.0)
 """Sizes of a patch, in units of the network's voxel size."""
@@ -56,7 +56,7 @@ class Patch:
         """Centre a patch of voxels of `spacing_zyx` mm on a place (x, y, z) in mm of the image on `grid`."""
         to_index = np.linalg.inv(grid.axes_mm)[::-1, ::-1]  # reversed in rows and columns: from and to (z, y, x)
         matrix = np.asarray(to_index * np.asarray(spacing_zyx), dtype=np.float64)
-        centre = indices_from_points(grid.to_index(place_mm)[0])
+        centre = grid.to_index_zyx(place_mm)[0]
         return cls(tuple(shape), matrix, centre - matrix @ ((np.asarray(shape) - 1) / 2))
 
     @classmethod

@@ -31,6 +31,7 @@ COARSE_MM, FINE_MM = 8.0, 5.0
 WINDOW_HU = (-1000.0, 300.0)
 """What lies above is bone or metal, which would count more than the tissue that lesions lie in."""
 BODY_HU = -500.0
+"""Air and lung lie below."""
 MIN_PART = 0.1
 """Smallest part of the body mask, as a share of the largest: the other leg and arms count, the table's parts do not."""
 MIN_COMMON = 0.3
@@ -49,8 +50,10 @@ STAGE_SHARES: dict[Kind, float] = {"affine": 3.0, "deformable": 6.0}
 """Most that these stages take, in units of the time of all that comes before, on the benchmark's pairs."""
 AFFINE_ITERATIONS = 30
 AFFINE_SAMPLES = 30_000
+"""Steps of the optimiser, and voxels in which it compares the CTs. `docs/registration.md` has what comes of them."""
 DEMONS_ITERATIONS = (60, 40)
 DEMONS_SMOOTHING_VOXELS = 1.5
+"""Of the two levels; and of the field after each."""
 _RIM_VOXELS = 2
 _NO_DATA = -5000.0
 
@@ -100,7 +103,7 @@ class _Fit:
     overlap
         Share of the smaller body that the other covers.
     agreement
-        Voxels in both bodies over those in either, where both are scanned.
+        Voxels in both bodies over those in either, where both are scanned, near the baseline's body.
     similarity
         Correlation of the HU in those in either.
     """
@@ -336,7 +339,7 @@ def _fit(fixed: _Scan, moving: _Scan, alignment: Alignment) -> _Fit:
     """Return how well an alignment brings the bodies and their tissue together."""
     near = np.nonzero(fixed.near_body)
     places = alignment.to_followup(fixed.grid.to_physical(np.stack(near[::-1], axis=-1)))
-    indices_zyx = moving.grid.to_index(places)[:, ::-1].T
+    indices_zyx = moving.grid.to_index_zyx(places).T
     body = fixed.body[near]
     scanned, moved_body = (
         ndimage.map_coordinates(a.astype(np.uint8), indices_zyx, order=0, mode="constant") > 0

@@ -23,6 +23,7 @@ _TOO_LARGE = f"body: expected at most {MAX_BODY_BYTES} bytes, found"
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = ("0.0.0.0", "::")
+"""Names of this machine for itself, and those that stand for all of its addresses."""
 
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::([0-9]+))?")
 _HTTP_PORT = "80"

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from lesionclick.budget import Budget
 from lesionclick.errors import InputError
-from lesionclick.grand_challenge.interfaces import REGIONS
+from lesionclick.grand_challenge.interfaces import REGION_OF
 from lesionclick.images import Volume, points_from_indices, replacing
 from lesionclick.longitudinal.alignment import Alignment
 from lesionclick.longitudinal.case import Baseline
@@ -235,4 +235,4 @@ def _points(marks: Marks, scan: str) -> LesionPoints:
 
 
 def _click_file(region: str) -> str:
-    return next(one.followup_clicks.relative_path for one in REGIONS if one.name == region)
+    return REGION_OF[region].followup_clicks.relative_path

@@ -12,6 +12,7 @@ from lesionclick.page.app import create_app
 from lesionclick.page.reading import Reading
 
 HOST, PORT = "127.0.0.1", 4744
+"""Where the page is served by default; the port is the one beside the invoke API's."""
 STOP_S = 2
 """Time that open connections get when the server stops: tabs listen for ever."""
 

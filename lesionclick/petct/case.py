@@ -21,7 +21,7 @@ from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.click_files import read_clicks, write_clicks
 from lesionclick.grand_challenge.image_files import ImageFile
 from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
-from lesionclick.images import Grid, Volume, read_image, require_same_grid, unwritable
+from lesionclick.images import AIR_HU, Grid, Volume, read_image, require_same_grid, unwritable
 from lesionclick.prompts.points import Prompts, describe_oddities
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,6 @@ MAX_SUV = 1000.0
 COVERED = 0.9
 """Share of the PET's voxels below which the CT is said to cover only a part: most CTs reach as far as the patient does.
 """
-
-AIR_HU = -1000.0
-"""By the definition of the Hounsfield scale."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lesionclick.prompts.painting import Unit, box_around, distance_mm, in_voxels, inside_grid, paint_balls
+from lesionclick.prompts.painting import Unit, box_around, distance_mm, in_mm, in_voxels, inside_grid, paint_balls
 from lesionclick.prompts.points import (
     BACKGROUND,
     SAME_LESION_MM,
@@ -266,7 +266,7 @@ class Fields(PointEncoding):
         reach_mm = self.mark_reach_mm(spacing_zyx)
         box = box_around(np.concatenate(by_kind), shape_zyx, spacing_zyx, reach_mm=reach_mm)
         distances = [distance_mm(points, box, spacing_zyx, reach_mm=reach_mm, device=device) for points in by_kind]
-        sigma = self._sigma_mm(spacing_zyx)
+        sigma = in_mm(self.radius, self.unit, spacing_zyx)
         near = [torch.where(d < NEAR_TRUNCATE * sigma, torch.exp(-((d / sigma) ** 2) / 2), 0.0) for d in distances]
         far = [self._far(d) for d in (torch.minimum(*distances[:2]), distances[2])]
         channels = torch.zeros((self.n_channels, *shape_zyx), device=device)
@@ -282,7 +282,7 @@ class Fields(PointEncoding):
         if self.cutoff_mm is None:
             return math.inf
         decides_mm = max(SAME_LESION_MM, (STROKE_POINTS - 1) * STROKE_LINK_MM)
-        return max(self.cutoff_mm, decides_mm + NEAR_TRUNCATE * self._sigma_mm(spacing_zyx))
+        return max(self.cutoff_mm, decides_mm + NEAR_TRUNCATE * in_mm(self.radius, self.unit, spacing_zyx))
 
     def marks(self, prompts: Prompts, spacing_zyx: Sequence[float]) -> list[Mark]:
         """Return the first clicks on lesions with the strokes, further clicks, and background points."""
@@ -295,10 +295,7 @@ class Fields(PointEncoding):
         """Return where the last of the fields ends."""
         if self.cutoff_mm is None:
             return math.inf
-        return max(self.cutoff_mm, NEAR_TRUNCATE * self._sigma_mm(spacing_zyx))
-
-    def _sigma_mm(self, spacing_zyx: Sequence[float]) -> float:
-        return self.radius if self.unit == "mm" else self.radius * float(np.mean(spacing_zyx))
+        return max(self.cutoff_mm, NEAR_TRUNCATE * in_mm(self.radius, self.unit, spacing_zyx))
 
     def _far(self, distance_mm: torch.Tensor) -> torch.Tensor:
         field = torch.exp(-distance_mm / self.far_mm)
@@ -373,7 +370,7 @@ class LesionPair(Encoding):
             if point is not None:
                 axes = ((np.arange(n) - p) * s for n, p, s in zip(shape, point, spacing_zyx, strict=True))
                 z, y, x = (axis**2 for axis in axes)
-                radius_mm = self.radius if self.unit == "mm" else self.radius * float(np.mean(spacing_zyx))
+                radius_mm = in_mm(self.radius, self.unit, spacing_zyx)
                 channel[:] = np.exp(-np.sqrt(z[:, None, None] + y[:, None] + x) / radius_mm)
         return channels
 

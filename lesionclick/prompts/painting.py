@@ -20,6 +20,11 @@ def in_voxels(radius: float, unit: Unit, spacing_zyx: Sequence[float]) -> NDArra
     return radius / np.asarray(spacing_zyx, dtype=np.float64) if unit == "mm" else np.full(3, radius)
 
 
+def in_mm(radius: float, unit: Unit, spacing_zyx: Sequence[float]) -> float:
+    """Return a radius in mm; one in voxels is that many mean voxel sizes."""
+    return radius if unit == "mm" else radius * float(np.mean(spacing_zyx))
+
+
 def paint_balls(
     points_zyx: NDArray[np.float64], shape_zyx: tuple[int, ...], radius_zyx: NDArray[np.float64]
 ) -> NDArray[np.float32]:

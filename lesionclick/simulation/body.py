@@ -85,9 +85,8 @@ def _draw_abdomen(canvas: Canvas, build: Build, rng: np.random.Generator) -> Non
     """Draw the organs between diaphragm and pelvic floor."""
     placer = _Placer(canvas, build, rng)
     everyone: tuple[Person, ...] = ("female", "male", "torso")
-    vessels = load_organ("torso", "vessels")
-    for window, full in [canvas.full(vessels, vessels.centre, np.ones(3), vessels.centre)]:
-        canvas.paint("blood", window, full >= 0.4, ("fat", "muscle"))
+    window, full = canvas.in_place(load_organ("torso", "vessels"))
+    canvas.paint("blood", window, full >= 0.4, ("fat", "muscle"))
     bowel = placer.place("small_bowel", people=everyone)
     placer.paint("small_bowel", bowel, within=("fat",))
     colon = placer.place("colon", people=everyone)
@@ -108,8 +107,7 @@ def _draw_abdomen(canvas: Canvas, build: Build, rng: np.random.Generator) -> Non
         placer.paint("kidney_cortex", kidney, within=inside)
         placer.paint("kidney_medulla", kidney, 0.4, f"medulla_{side}", within=("kidney_cortex",))
         placer.paint("kidney_pelvis", kidney, 0.3, f"renal_pelvis_{side}", within=("kidney_cortex", "kidney_medulla"))
-        ureter = load_organ(kidney.person, f"ureter_{side}")
-        window, full = canvas.full(ureter, ureter.centre, np.ones(3), ureter.centre)
+        window, full = canvas.in_place(load_organ(kidney.person, f"ureter_{side}"))
         canvas.paint("ureter", window, full >= 0.25, ("fat", "muscle", "small_bowel", "blood"))
         adrenal = kidney.centre + np.array((52, -12, -18 if side == "left" else 18))
         canvas.shape("adrenals", Shape(adrenal, np.array((11.0, 9, 4))), within=("fat", "liver"))

@@ -155,6 +155,10 @@ class Canvas:
         window = self.window(ends.min(axis=0) - shape.radii * scale, ends.max(axis=0) + shape.radii * scale)
         self.paint(name, window, shape.level(*self.places(window)) <= scale, within)
 
+    def in_place(self, organ: Organ) -> tuple[tuple[slice, ...], NDArray[np.float32]]:
+        """Return a window around an organ where its own person has it, and how full it is there."""
+        return self.full(organ, organ.centre, np.ones(3), organ.centre)
+
     def full(
         self, organ: Organ, centre: NDArray[np.float64], scale: NDArray[np.float64], pivot: NDArray[np.float64]
     ) -> tuple[tuple[slice, ...], NDArray[np.float32]]:

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from lesionclick.images import AIR_HU
+
 Status = Literal["present", "vanished", "new"]
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.uint16]
 
-AIR_HU = -1000.0
 GROWTH = (0.25, 4.0)
 """Range of the ratio of a lesion's volumes, whose logarithm is uniform; `VOLUME_ML` comes before it."""
 VOLUME_ML = (0.15, 90.0)
@@ -157,7 +158,7 @@ def make_pair(
             )
     displacement += scaling
     _brighten_lesions(source_ct, source_lesions, rng)
-    places = displacement + np.indices(ct.shape, dtype=np.float32, sparse=False)
+    places = displacement + np.indices(ct.shape, dtype=np.float32)
     followup_ct = ndimage.map_coordinates(source_ct, places, order=1, mode="constant", cval=AIR_HU)
     followup_lesions = _move_lesions(source_lesions, places)
     return Pair(

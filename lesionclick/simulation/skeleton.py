@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lesionclick.simulation.anatomy import Shape
 from lesionclick.simulation.atlas import Person, load_organ
-from lesionclick.simulation.canvas import Build, Canvas
+from lesionclick.simulation.canvas import ORGANS, Build, Canvas
 
 Floats = NDArray[np.floating]
 
@@ -133,14 +133,12 @@ def draw_outline(canvas: Canvas, build: Build, rng: np.random.Generator) -> None
 
 def draw_bones(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
     """Draw the skeleton below the head, marrow inside."""
-    muscles = load_organ("torso", "muscles")
-    window, full = canvas.full(muscles, muscles.centre, np.ones(3), muscles.centre)
+    window, full = canvas.in_place(load_organ("torso", "muscles"))
     canvas.paint("muscle", window, full >= 0.5, ("fat",))
     people: tuple[Person, ...] = ("female", "male", "torso")
     person = people[int(rng.integers(3))]
     for owner, name in ((person, "hips"), (person, "sacrum"), ("torso", "lumbar_spine"), ("torso", "femurs")):
-        organ = load_organ(owner, name)
-        window, full = canvas.full(organ, organ.centre, np.ones(3), organ.centre)
+        window, full = canvas.in_place(load_organ(owner, name))
         canvas.paint("bone", window, full >= 0.5, ("fat", "muscle", "bone", "marrow"))
         canvas.paint("marrow", window, full >= 0.8, ("bone",))
     for z in np.arange(_SPINE[0, 0] - 6, _SPINE[-1, 0], VERTEBRA_MM * 0.92):
@@ -288,7 +286,7 @@ def draw_table(canvas: Canvas, build: Build) -> None:
     y, x = canvas.axes[1], canvas.axes[2]
     surface = 132 + build.fat_mm * 0.9 / build.wide + 0.0006 * -(x**2)
     shell = (y[:, None] > surface) & (y[:, None] < surface + 7) & (np.abs(x) < 205)
-    canvas.organs[np.broadcast_to(shell, canvas.organs.shape) & (canvas.organs == 0)] = 1
+    canvas.organs[np.broadcast_to(shell, canvas.organs.shape) & (canvas.organs == ORGANS["air"])] = ORGANS["table"]
 
 
 def draw_ganglia(canvas: Canvas) -> None:
