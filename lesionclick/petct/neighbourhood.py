@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lesionclick.prompts.points import Prompts
 
 NEAR_MM = 40.0
-"""Half of the width of a click's neighbourhood: what the tiles over the click see on all sides of it."""
+"""Half of the width of a click's neighbourhood: what a tile with the click near its middle sees on all sides of it."""
 
 
 @dataclass(frozen=True)
