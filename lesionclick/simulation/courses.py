@@ -23,8 +23,8 @@ GROWTH = (0.25, 4.0)
 """Range of the ratio of a lesion's volumes, whose logarithm is uniform; `VOLUME_ML` comes before it."""
 VOLUME_ML = (0.15, 90.0)
 """Follow-up volumes that a course leads to: smaller lesions than these grow, and larger ones shrink."""
-EVENLY_BELOW = 0.25
-"""Growth below which the tissue around a lesion is stretched evenly. Stretched smoothly, it folds below about 0.12."""
+EVENLY_BELOW = 0.125
+"""Growth below which the tissue around a lesion is stretched evenly; stretched smoothly, it would fold below 0.12."""
 VANISHED_SHARE, NEW_SHARE = 0.15, 0.15
 LONG_MM, SHORT_MM = 45.0, 14.0
 """Distances between the random values of the warp."""
