@@ -118,8 +118,7 @@ def is_done(case: CohortCase, work: Work) -> bool:
     if record is None or not record.done or record.task not in work.models:
         return False
     try:
-        run = _CaseRun(case, work, Path())
-        return record.files == run.look() and run.has_masks(record)
+        return record.files == _CaseRun(case, work, Path()).look() and CohortFolder(work.output).has_masks(record)
     except (LesionClickError, OSError):
         return False  # the worker tells of it
 
@@ -180,7 +179,7 @@ class _CaseRun:
         """Tell whether the case was done from the same inputs, and if so let the record be that one."""
         self.learn_inputs()
         same = earlier is not None and earlier.done and earlier.fingerprint == self.record.fingerprint
-        if earlier is None or not same or not self.has_masks(earlier):
+        if earlier is None or not same or not CohortFolder(self.work.output).has_masks(earlier):
             self._earlier = earlier
             return False
         self.record = replace(earlier, files=self.record.files, path=self.record.path, labels=self.record.labels)
@@ -222,7 +221,8 @@ class _CaseRun:
     def _runner(self) -> Runner:
         work, models = self.work, tuple(self.work.models.items())
         earlier = self._earlier
-        if earlier is not None and earlier.done and earlier.inputs == self.record.inputs and self.has_masks(earlier):
+        same = earlier is not None and earlier.done and earlier.inputs == self.record.inputs
+        if earlier is not None and same and CohortFolder(self.work.output).has_masks(earlier):
             self._know(versions=earlier.versions)
             self.kept_warnings = [one for one in earlier.warnings if not one.endswith(_NOT_SCORED)]
             return FromMasks(work.output, earlier, self._task, self._folder)
@@ -231,10 +231,6 @@ class _CaseRun:
             return InContainers(engine, self._task, self._folder)
         algorithm = _algorithm(work.model, models, work.trust_checkpoint, work.options.exact)
         return InSession(algorithm, self._task, self._folder, self.watch)
-
-    def has_masks(self, earlier: Record) -> bool:
-        """Tell whether the masks that a record tells of are there."""
-        return all((self.work.output / path).is_file() for step in earlier.steps for path in step.masks.values())
 
     def _find_labels(self) -> dict[Socket, Path]:
         """Return the labels of all outputs, or none where one is missing."""

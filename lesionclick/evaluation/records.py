@@ -237,6 +237,10 @@ class CohortFolder:
             with suppress(OSError):  # another worker took this one for dead and is at work there
                 shelf.rmdir()
 
+    def has_masks(self, record: Record) -> bool:
+        """Tell whether all masks that a record tells of are there."""
+        return all((self.folder / path).is_file() for step in record.steps for path in step.masks.values())
+
     def keep(self, record: Record, work: Path) -> bool:
         """Put the masks of a case and its record in place, so that a stop at any moment leaves both or no record.
 
@@ -261,7 +265,8 @@ class CohortFolder:
             If that fails.
         """
         earlier = self.record(record.case)
-        if not record.done and earlier and earlier.done and record.fingerprint in (None, earlier.fingerprint):
+        kept = earlier is not None and earlier.done and self.has_masks(earlier)
+        if not record.done and earlier and kept and record.fingerprint in (None, earlier.fingerprint):
             return False
         written = _write_record(record, work)
         path, place = self.record_path(record.case), self.masks_path(record.case)

@@ -203,10 +203,11 @@ def _read_meta_fields(file: BinaryIO, path: Path) -> dict[str, str]:
 
 
 def _require_numbers(fields: Mapping[str, str], path: Path) -> None:
-    """Refuse a MetaImage whose place in space is not told by finite numbers, which ITK would take for zeros."""
+    """Refuse a MetaImage whose place in space is not told by as many finite numbers; ITK reads zeros for others."""
     for key, count in _GEOMETRY.items():
+        text = fields.get(key, "0 " * count)
         try:
-            numbers = [float(number) for number in fields.get(key, "0 " * count).split()]
+            numbers = [] if "_" in text else [float(number) for number in text.split()]
         except ValueError:
             numbers = []
         if len(numbers) != count or not all(map(math.isfinite, numbers)):

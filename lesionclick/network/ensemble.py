@@ -78,7 +78,8 @@ def in_memory(work: Callable[[Placement], T], networks: Sequence[nn.Module], dev
             return work(placement)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
-            if type(error) is RuntimeError and "DefaultCPUAllocator" not in reason:  # all that PyTorch says of a CPU's
+            is_full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            if not is_full and "DefaultCPUAllocator" not in reason:  # all that PyTorch says of a CPU's memory
                 raise
         logger.warning("out of memory with networks on %s and images on %s: %s", *placement[:2], reason)
         torch.cuda.empty_cache()  # not while the error lives, which holds the tensors

@@ -94,7 +94,10 @@ class Records:
             return None
         if missing := set(self.names) - {path.name for path in self.paths}:
             found = ", ".join(path.name for path in self.paths)
-            raise InputError(f"{self.folder}: expected {', '.join(sorted(missing))} beside {found}, found none")
+            raise InputError(
+                f"{self.folder}: expected {', '.join(sorted(missing))} beside {found}, found none; put it back, "
+                "remove the others, or choose another folder by --output"
+            )
         return {path.name: _read(path) for path in self.paths}
 
     def write(self, clicks: Mapping[str, Prompts], grids: Mapping[str, Grid]) -> None:

@@ -63,6 +63,8 @@ class Training:
         if self.initial is not None and not trainer.was_initialized:
             trainer.initialize()
             take_weights(_unwrapped(trainer.network), self.initial, recipe.sureness)
+        if not self.resume:  # only now that nothing is left that can be refused
+            _forget_other_trainings(Path(trainer.output_folder), resume=False)
         trainer.run_training()
 
 
@@ -262,7 +264,8 @@ def make_trainer(
         dataset_json=json.loads((preprocessed / "dataset.json").read_text()),
         device=chosen,
     )
-    _forget_other_trainings(Path(trainer.output_folder), resume=resume)
+    if resume:
+        _forget_other_trainings(Path(trainer.output_folder), resume=True)
     maybe_load_checkpoint(trainer, resume, validation_only=False)
     return trainer
 
@@ -270,14 +273,15 @@ def make_trainer(
 def _forget_other_trainings(folder: Path, *, resume: bool) -> None:
     """Remove the checkpoints that are not of the training that begins or goes on.
 
-    nnU-Net goes on from the final checkpoint where there is one. Beside that of a training that was cut off, it is an
-    earlier one's; nnU-Net removes the latest checkpoint when a training ends.
+    nnU-Net goes on from the final checkpoint where there is one. When a training ends, nnU-Net writes that one and then
+    removes the latest; so a final one that is older than the latest is an earlier training's.
     """
+    final, latest = (folder / f"checkpoint_{name}.pth" for name in ("final", "latest"))
     others: Sequence[str] = ()
     if not resume:
         others = ("final", "latest", "best")
-    elif (folder / "checkpoint_latest.pth").is_file():
-        others = ("final",)
+    elif final.is_file() and latest.is_file():
+        others = ("final",) if final.stat().st_mtime_ns < latest.stat().st_mtime_ns else ("latest",)
     for name in others:
         (folder / f"checkpoint_{name}.pth").unlink(missing_ok=True)
 

@@ -33,7 +33,7 @@ def test_cases_come_from_a_folder_a_list_or_a_pattern(cases: Path, tmp_path: Pat
         find_cohort(tmp_path / "twice.txt")
     with pytest.raises(InputError, match="match 'x-\\*'"):
         find_cohort(tmp_path / "bids", "x-*")
-    for pattern in ("", "/abs/*", "**/**x"):
+    for pattern in ("", "/abs/*"):
         with pytest.raises(InputError, match="expected a pattern of folders below it"):
             find_cohort(tmp_path / "bids", pattern)
 

@@ -11,6 +11,7 @@ from lesionclick.algorithm import Algorithm
 from lesionclick.cohort.fingerprints import digest_models
 from lesionclick.cohort.work import CohortCase, Work
 from lesionclick.cohort.worker import is_done, run_case
+from lesionclick.errors import LesionClickError
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
 from lesionclick.images import Volume
 
@@ -82,6 +83,23 @@ def test_masks_that_are_gone_are_made_again(case: CohortCase, work: Work) -> Non
         assert contents(work) == masks
         assert after.inputs == before.inputs
     assert after.fingerprint == before.fingerprint
+
+
+def test_a_failure_replaces_a_record_whose_masks_are_gone(
+    case: CohortCase, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LesionClickError("out of memory")
+
+    done(case, work)
+    next((work.output / "masks/positive").iterdir()).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Algorithm, "model", fail)
+        assert run_case(case, work).error == "out of memory"
+    record = CohortFolder(work.output).record(case.name)
+    assert record is not None
+    assert not record.done
+    done(case, work)
 
 
 def test_a_file_system_that_cannot_be_synced_will_do(

@@ -100,7 +100,7 @@ def test_a_container_that_fails_shows_the_end_of_its_log(cases, tmp_path):
 
 @pytest.mark.usefixtures("mask")
 def test_a_container_that_never_ends_is_killed(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "TIME_LIMIT_S", 0.5)
+    monkeypatch.setattr(engine_module, "TIME_LIMIT_S", 3.0)
     engine = Engine(str(make_engine(tmp_path, run="exec sleep 600")), "image")
     with pytest.raises(ReplayError, match="still running"):
         replay(cases / "positive", engine, tmp_path / "out")
@@ -135,7 +135,7 @@ def test_a_server_tells_what_its_rules_did(tmp_path, answer, rules):
 
 @pytest.mark.usefixtures("mask")
 def test_what_a_container_leaves_is_unlocked_when_its_time_is_up_too(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_module, "TIME_LIMIT_S", 0.5)
+    monkeypatch.setattr(engine_module, "TIME_LIMIT_S", 3.0)
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user other than root
     run = 'case "$*" in *--entrypoint*) exit ;; esac; mkdir "$out/images"; exec sleep 600'
     engine = Engine(str(make_engine(tmp_path, run)), "image")

@@ -180,6 +180,7 @@ class TestRead:
         [
             ("Offset", "nan 5 5", "expected 3 finite numbers as Offset, found 'nan 5 5'"),
             ("Offset", "5 5", "expected 3 finite numbers as Offset, found '5 5'"),
+            ("Offset", "1_0 2 3", "expected 3 finite numbers as Offset, found '1_0 2 3'"),
             ("Offset", "a b c", "expected 3 finite numbers as Offset, found 'a b c'"),
             ("TransformMatrix", "0 0 0 0 0 0 0 0 inf", "expected 9 finite numbers as TransformMatrix"),
             ("TransformMatrix", "2 0 0 0 2 0 0 0 2", "expected a direction of three unit vectors at right angles"),

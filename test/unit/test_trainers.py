@@ -1,6 +1,7 @@
 """What our trainers change in nnU-Net's, and which checkpoint a training goes on from."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,17 +69,20 @@ def test_each_pair_is_made_around_a_lesion(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("there", "resume", "left"),
     [
-        ({"final", "latest"}, True, {"latest"}),  # an earlier training that ended, and one that was cut off
-        ({"final", "best"}, True, {"final", "best"}),  # one that ended and is prolonged
-        ({"latest", "best"}, True, {"latest", "best"}),
-        ({"final", "latest", "best"}, False, set()),  # a new one begins
+        (["final", "latest"], True, {"latest"}),  # an earlier training that ended, and one that was cut off
+        (["latest", "final"], True, {"final"}),  # one that was cut off between its last two steps
+        (["best", "final"], True, {"final", "best"}),  # one that ended and is prolonged
+        (["best", "latest"], True, {"latest", "best"}),
+        (["final", "best", "latest"], False, set()),  # a new one begins
     ],
 )
 def test_a_training_goes_on_from_its_own_checkpoint(
-    tmp_path: Path, there: set[str], resume: bool, left: set[str]
+    tmp_path: Path, there: list[str], resume: bool, left: set[str]
 ) -> None:
-    for name in there:
-        (tmp_path / f"checkpoint_{name}.pth").touch()
+    for second, name in enumerate(there):
+        path = tmp_path / f"checkpoint_{name}.pth"
+        path.touch()
+        os.utime(path, (second, second))
     train._forget_other_trainings(tmp_path, resume=resume)
     assert {path.stem.removeprefix("checkpoint_") for path in tmp_path.iterdir()} == left
 

@@ -213,6 +213,7 @@ def test_plans_of_task2_have_a_window_of_soft_tissue_and_a_patch_of_a_lesions_si
     (ct,) = plans["foreground_intensity_properties_per_channel"].values()
     assert (ct["mean"], ct["percentile_00_5"], ct["percentile_99_5"]) == (-200.0, -200.0, 400.0)
     found = plans["configurations"][config]
+    assert found.get("batch_dice") is (False if config == "small" else None)
     extent_mm = np.multiply(found["patch_size"], found["spacing"])
     assert (extent_mm >= 70).all()
     assert (extent_mm <= 100).all()
