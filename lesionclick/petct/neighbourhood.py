@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from lesionclick.prompts.points import Prompts
 
 NEAR_MM = 40.0
-"""Half of the width of a click's neighbourhood. A tile with the click near its middle shows all of it if it measures 180
-mm or more, as those of the embedded model do; of smaller ones the first look shows less."""
+"""Half of the width of a click's neighbourhood. A tile with the click near its middle shows all of it if it measures
+180 mm or more, as those of the embedded model do; of smaller ones the first look shows less."""
 
 
 @dataclass(frozen=True)
