@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -70,7 +71,7 @@ class Run:
     seconds
         From its start to its end.
     processor_s
-        Of all its processes together, on all cores: other work on the machine changes them little.
+        Of all its processes together, on all cores. Other work on the machine changes them too, but less than seconds.
     gib
         Peak memory of all its processes.
     last_line
@@ -168,9 +169,13 @@ def watch(command: Sequence[str]) -> Run:
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
     peak = 0
-    while process.poll() is None:  # what it prints is less than a pipe holds
-        peak = max(peak, memory_of_session(process.pid))
-        time.sleep(POLL_S)
+    try:
+        while process.poll() is None:  # what it prints is less than a pipe holds
+            peak = max(peak, memory_of_session(process.pid))
+            time.sleep(POLL_S)
+    except BaseException:  # such as Ctrl+C, which a session of its own does not get
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     seconds = time.perf_counter() - begin
     if process.returncode != 0:
         raise SystemExit(f"{command}: expected exit code 0, found {process.returncode}")

@@ -117,6 +117,7 @@ TUMOR_LESION_SEGMENTATION = Output(_image("tumor-lesion-segmentation"), named_af
 PRIMARY, SECONDARY = REGIONS = (_region("primary"), _region("secondary"))
 """The body regions of Task 2, in the order in which all of it goes through them."""
 REGION_OF = {region.name: region for region in REGIONS}
+"""The same by their names."""
 
 PET_CT = (Interface("PET/CT", (CT, PET, LESION_CLICKS), (TUMOR_LESION_SEGMENTATION,)),)
 """The interface of Task 1."""

@@ -53,7 +53,7 @@ AFFINE_SAMPLES = 30_000
 """Steps of the optimiser, and voxels in which it compares the CTs. `docs/registration.md` has what comes of them."""
 DEMONS_ITERATIONS = (60, 40)
 DEMONS_SMOOTHING_VOXELS = 1.5
-"""Of the two levels; and of the field after each."""
+"""Iterations on each of the two levels, and the spread of the Gaussian that smooths the field after each iteration."""
 _RIM_VOXELS = 2
 _NO_DATA = -5000.0
 
