@@ -59,7 +59,7 @@ def replay(
     cases
         Folder of cases of either task in the platform's layout, or one case.
     output
-        Folder for the masks and `report.html`.
+        Folder for the masks, `scores.json`, `report.html` and a picture of the first five cases of Task 1.
     labels
         Folder of true masks, `<case>.mha`; for Task 2 `<case>/<region>.mha`.
     model
@@ -91,7 +91,7 @@ def replay(
     from lesionclick.evaluation.expected import read_scores, scores_of, write_scores
     from lesionclick.evaluation.jobs import find_cases
     from lesionclick.evaluation.replay import replay_cases
-    from lesionclick.evaluation.report import remove_report, write_report
+    from lesionclick.evaluation.report import Report, remove_report
     from lesionclick.evaluation.steps import STEPS, Options
     from lesionclick.evaluation.tables import areas_text, steps_text
 
@@ -103,7 +103,7 @@ def replay(
         runner = _in_containers(engine, image, model, invoke=invoke)
     else:
         runner = nullcontext(_in_this_process(folders, model))
-    done = []
+    report = Report(output)
     forget = cache(remove_report)  # once, and not before the first job: a command that is refused leaves all as it is
     with runner as (run, where):
 
@@ -112,14 +112,14 @@ def replay(
             return run(input_dir, output_dir)
 
         for one in replay_cases(folders, job, output, options):
-            done.append(one)
-            write_scores(output / "scores.json", scores_of(done))  # whatever becomes of the next case
-            print(f"\n{steps_text(one)}", flush=True)
+            report.add(one)
+            print(f"\n{steps_text(one.result)}", flush=True)
+            del one  # its images make room for the next case's
     if challenge == "autopet5":
-        print(f"\n{areas_text(done)}")
-    print(f"report: {write_report(output, done, run=where)}")
+        print(f"\n{areas_text(report.results)}")
+    print(f"report: {report.write(run=where)}")
 
-    scores = scores_of(done)
+    scores = scores_of(report.results)
     if write_expected:
         write_scores(write_expected, scores, digits=4)
     if wanted is None:

@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation.measures import MEASURES
-from lesionclick.evaluation.steps import Replay
+from lesionclick.evaluation.steps import Result
 from lesionclick.images import replacing
 
 ScoreFile: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
@@ -27,16 +27,16 @@ class Difference:
     found: float | None
 
 
-def scores_of(replays: Iterable[Replay]) -> ScoreFile:
+def scores_of(results: Iterable[Result[Any]]) -> ScoreFile:
     """Collect from scored steps the measures that have a tolerance."""
     scores: ScoreFile = {}
-    for replay in replays:
-        keys = [measure.key for measure in replay.measures if measure.tolerance]
+    for result in results:
+        keys = [measure.key for measure in result.measures if measure.tolerance]
         rows = {
-            str(step.number): {key: _value(step.scores[key]) for key in keys} for step in replay.steps if step.scores
+            str(step.number): {key: _value(step.scores[key]) for key in keys} for step in result.steps if step.scores
         }
         if rows:
-            scores[replay.name] = rows
+            scores[result.name] = rows
     return scores
 
 

@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from lesionclick.evaluation.measures import Measure
-from lesionclick.evaluation.steps import Replay
+from lesionclick.evaluation.steps import Result
 from lesionclick.images import Grid
 
 # Okabe and Ito's palette, which readers with any kind of colour vision can tell apart
@@ -71,7 +71,7 @@ DARK = Theme(ink="#e8ecee", grid="#343d43")
 """As in `templates/style.css`. The colours of the curves stand out from the paper of both."""
 
 
-def curves_svg(replay: Replay, theme: Theme) -> bytes:
+def curves_svg(result: Result[Any], theme: Theme) -> bytes:
     """Draw the measures of a replay over its steps side by side, on a transparent ground.
 
     The values at the ticks and at the last step are written beside their points.
@@ -81,12 +81,12 @@ def curves_svg(replay: Replay, theme: Theme) -> bytes:
     bytes
         An SVG file, with its text as outlines.
     """
-    figure = Figure(figsize=(3.7 * len(replay.measures), 2.2), layout=ConstrainedLayoutEngine(w_pad=0.15))
-    for index, measure in enumerate(replay.measures):
-        axes = figure.add_subplot(1, len(replay.measures), index + 1)
+    figure = Figure(figsize=(3.7 * len(result.measures), 2.2), layout=ConstrainedLayoutEngine(w_pad=0.15))
+    for index, measure in enumerate(result.measures):
+        axes = figure.add_subplot(1, len(result.measures), index + 1)
         axes.set_title(measure.heading, fontsize=9.5, fontweight="bold", loc="left", color=theme.ink, pad=14)
         axes.set_xlabel("step", fontsize=8.5, color=theme.ink)
-        points = draw_curve(axes, measure, replay, color=CURVE_COLOURS[index % len(CURVE_COLOURS)], clip_on=False)
+        points = draw_curve(axes, measure, result, color=CURVE_COLOURS[index % len(CURVE_COLOURS)], clip_on=False)
         for step, value in points:
             if step in (*axes.get_xticks(), points[-1][0]):
                 axes.annotate(
@@ -106,16 +106,16 @@ def curves_svg(replay: Replay, theme: Theme) -> bytes:
     return save(figure, "svg", transparent=True)
 
 
-def draw_curve(axes: Axes, measure: Measure[Any], replay: Replay, **style: Any) -> list[tuple[int, float]]:
+def draw_curve(axes: Axes, measure: Measure[Any], result: Result[Any], **style: Any) -> list[tuple[int, float]]:
     """Draw one measure of a replay over its steps, and return the points (step, value) where it is defined.
 
     The axis begins at 0 and ends at the largest possible value where there is one.
     """
-    values = [(step.number, step.scores[measure.key]) for step in replay.steps if step.scores]
+    values = [(step.number, step.scores[measure.key]) for step in result.steps if step.scores]
     points = [(number, value) for number, value in values if not np.isnan(value)]
     if points:
         axes.plot(*zip(*points, strict=True), **{"marker": "o", "markersize": 4, **style})
-    last = replay.steps[-1].number
+    last = result.steps[-1].number
     axes.set_xticks((0, 1) if last <= 1 else (0, 5) if last <= 5 else (0, 5, 10))
     axes.set_axisbelow(True)
     highest = max((value for _, value in points), default=0.0)
@@ -123,10 +123,10 @@ def draw_curve(axes: Axes, measure: Measure[Any], replay: Replay, **style: Any) 
     return points
 
 
-def draw_curves(axes: Axes, measure: Measure[Any], replays: Sequence[Replay]) -> None:
+def draw_curves(axes: Axes, measure: Measure[Any], results: Sequence[Result[Any]]) -> None:
     """Draw one measure of many replays in one plot with a legend."""
-    for replay, marker, colour in zip(replays, cycle("osD^v"), cycle(CURVE_COLOURS), strict=False):
-        draw_curve(axes, measure, replay, marker=marker, color=colour, label=replay.name.replace("_", " "))
+    for result, marker, colour in zip(results, cycle("osD^v"), cycle(CURVE_COLOURS), strict=False):
+        draw_curve(axes, measure, result, marker=marker, color=colour, label=result.name.replace("_", " "))
     axes.set_title(measure.heading, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

@@ -4,7 +4,7 @@ The baseline is there in full in either step. Where there is a label for every f
 challenge's measures over all body regions together, and lesion by lesion.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +51,11 @@ class LongitudinalStep(Step):
 
 
 @dataclass(frozen=True)
-class LongitudinalReplay(Replay):
+class LongitudinalReplay(Replay[LongitudinalStep]):
     """Both steps of one longitudinal case, with the case as step 1 sees it."""
 
     measures = LONGITUDINAL
 
-    steps: Sequence[LongitudinalStep]
     case: LongitudinalCase
 
 

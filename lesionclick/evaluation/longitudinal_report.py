@@ -13,8 +13,9 @@ from lesionclick.evaluation.longitudinal_figures import (
     followup_scenes,
     lesion_png,
 )
-from lesionclick.evaluation.longitudinal_replay import STEPS, LongitudinalReplay, volumes_then
+from lesionclick.evaluation.longitudinal_replay import STEPS, LongitudinalReplay, LongitudinalStep, volumes_then
 from lesionclick.evaluation.measures import DASH, LESIONS, Scores, mean, score
+from lesionclick.evaluation.steps import Result
 from lesionclick.evaluation.tables import Cell, Row, Table, describe_grid, number, score_cells
 from lesionclick.grand_challenge.interfaces import REGIONS
 from lesionclick.images import Volume
@@ -67,18 +68,18 @@ class _Row:
         return status(self.then_ml, self.found[-1][0] if math.isnan(self.true_ml) else self.true_ml)
 
 
-def summarise(replays: Sequence[LongitudinalReplay]) -> Table:
+def summarise(results: Sequence[Result[LongitudinalStep]]) -> Table:
     """Return the scores of every case and step, their means, and the scores of the lesions of all cases."""
 
     def cells(scores: Scores | None) -> list[Cell]:
         return score_cells(LongitudinalReplay.measures, scores)
 
     rows: list[Row] = [
-        [replay.name, str(step.number), *cells(step.scores), number(step.seconds, 1)]
-        for replay in replays
-        for step in replay.steps
+        [result.name, str(step.number), *cells(step.scores), number(step.seconds, 1)]
+        for result in results
+        for step in result.steps
     ]
-    columns = [[replay.steps[index] for replay in replays] for index in range(len(STEPS))]
+    columns = [[result.steps[index] for result in results] for index in range(len(STEPS))]
     means: list[Row] = [
         [
             "Mean of cases",
@@ -98,7 +99,7 @@ def summarise(replays: Sequence[LongitudinalReplay]) -> Table:
         for steps in columns
     ]
     headings = [measure.heading for measure in LongitudinalReplay.measures]
-    return Table(["Case", "Step", *headings, "Seconds"], rows, [*means, *pooled] if len(replays) > 1 else [])
+    return Table(["Case", "Step", *headings, "Seconds"], rows, [*means, *pooled] if len(results) > 1 else [])
 
 
 def make_card(replay: LongitudinalReplay) -> LongitudinalCard:

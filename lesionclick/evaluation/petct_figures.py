@@ -96,7 +96,15 @@ def projections_png(replay: PetCtReplay, step: PetCtStep) -> bytes:
 
 
 def write_picture(path: Path, replays: Sequence[PetCtReplay]) -> None:
-    """Write one wide figure: each case's coronal view at its first and last step, and curves of the first measures."""
+    """Write one wide figure: each case's coronal view at its first and last step, and curves of the first measures.
+
+    Parameters
+    ----------
+    path
+        Of the PNG file.
+    replays
+        A few cases, at least one.
+    """
     steps = [(replay, step) for replay in replays for step in (replay.steps[0], replay.steps[-1])]
     ratios = [breadth / height for _, breadth, height in (_size_mm(replay) for replay, _ in steps)]
     size = (3.9 * (sum(ratios) + 1.4), 4.8)
@@ -108,7 +116,7 @@ def write_picture(path: Path, replays: Sequence[PetCtReplay]) -> None:
         n_tumor, n_background = (len(step.prompts.of(kind)) for kind in (TUMOR, BACKGROUND))
         axes.set_title(f"{replay.name.replace('_', ' ')}\n{n_tumor} + {n_background} {replay.points_are}", fontsize=9)
     for row, measure in enumerate(replays[0].measures[:2]):
-        draw_curves(figure.add_subplot(layout[row, -1]), measure, replays)
+        draw_curves(figure.add_subplot(layout[row, -1]), measure, [replay.result for replay in replays])
     figure.axes[-1].set_xlabel("step", fontsize=9)
     figure.legend(handles=_legend(replays[0].points_are), loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     path.write_bytes(save(figure, "png"))

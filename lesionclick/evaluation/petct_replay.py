@@ -3,7 +3,6 @@
 With autoPET V's steps it sees k strokes, each drawn into the largest error of the mask before.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -56,7 +55,7 @@ class PetCtStep(Step):
 
 
 @dataclass(frozen=True)
-class PetCtReplay(Replay):
+class PetCtReplay(Replay[PetCtStep]):
     """All steps of one PET/CT case, with the PET that a report shows."""
 
     measures = PETCT
@@ -64,7 +63,6 @@ class PetCtReplay(Replay):
     points_are: ClassVar[str] = "clicks"
     """What a report calls the points that a step saw."""
 
-    steps: Sequence[PetCtStep]
     pet: Volume
 
     @property

@@ -8,6 +8,7 @@ from lesionclick.evaluation.figures import DARK, LIGHT, Picture, curves_svg
 from lesionclick.evaluation.measures import DASH, Measure, Scores, mean
 from lesionclick.evaluation.petct_figures import projections_png
 from lesionclick.evaluation.petct_replay import PetCtReplay, PetCtStep
+from lesionclick.evaluation.steps import Result
 from lesionclick.evaluation.tables import Cell, Row, Table, describe_grid, number, score_cells
 from lesionclick.prompts.points import BACKGROUND, TUMOR
 
@@ -40,39 +41,39 @@ class PetCtCard:
     steps: Table
 
 
-def summarise(replays: Sequence[PetCtReplay]) -> Table:
+def summarise(results: Sequence[Result[PetCtStep]]) -> Table:
     """Return the scores of the first and the last step of each case, and the areas of complete curves."""
-    measures = replays[0].measures
-    summaries = [_summary_scores(replay) for replay in replays]
+    measures = results[0].measures
+    summaries = [_summary_scores(result) for result in results]
     rows: list[Row] = [
-        [replay.name, *_summary_cells(measures, scores), number(_seconds(replay), 1)]
-        for replay, scores in zip(replays, summaries, strict=True)
+        [result.name, *_summary_cells(measures, scores), number(_seconds(result), 1)]
+        for result, scores in zip(results, summaries, strict=True)
     ]
     means = [mean([scores for scores in column if scores is not None]) for column in zip(*summaries, strict=True)]
     foot: list[Row] = [
-        ["Mean", *_summary_cells(measures, means), number(sum(map(_seconds, replays)) / len(replays), 1)]
+        ["Mean", *_summary_cells(measures, means), number(sum(map(_seconds, results)) / len(results), 1)]
     ]
     return Table(
         head=["Case", *[measure.heading for measure in measures] * 3, "Seconds per step"],
         rows=rows,
-        foot=foot if len(replays) > 1 else [],
+        foot=foot if len(results) > 1 else [],
         groups=[("", 1), *((group, len(measures)) for group in ("First step", "Last step", "Area (AUC)")), ("", 1)],
     )
 
 
-def _summary_scores(replay: PetCtReplay) -> tuple[Scores | None, Scores | None, Scores | None]:
-    scores = [step.scores for step in replay.steps if step.scores]
+def _summary_scores(result: Result[PetCtStep]) -> tuple[Scores | None, Scores | None, Scores | None]:
+    scores = [step.scores for step in result.steps if step.scores]
     if not scores:
         return None, None, None
-    return scores[0], scores[-1], replay.areas
+    return scores[0], scores[-1], result.areas
 
 
 def _summary_cells(measures: Sequence[Measure[Any]], groups: Sequence[Scores | None]) -> list[Cell]:
     return [cell for scores in groups for cell in score_cells(measures, scores)]
 
 
-def _seconds(replay: PetCtReplay) -> float:
-    return sum(step.seconds for step in replay.steps) / len(replay.steps)
+def _seconds(result: Result[PetCtStep]) -> float:
+    return sum(step.seconds for step in result.steps) / len(result.steps)
 
 
 def make_card(replay: PetCtReplay) -> PetCtCard:
@@ -100,7 +101,9 @@ def _lesions(replay: PetCtReplay) -> list[str]:
 
 def _curves(replay: PetCtReplay) -> tuple[Picture, Picture]:
     titles = " and ".join(measure.title for measure in replay.measures)
-    light, dark = (Picture(curves_svg(replay, theme), "svg+xml", f"{titles} over the steps") for theme in (LIGHT, DARK))
+    light, dark = (
+        Picture(curves_svg(replay.result, theme), "svg+xml", f"{titles} over the steps") for theme in (LIGHT, DARK)
+    )
     return light, dark
 
 

@@ -11,7 +11,7 @@ from lesionclick.evaluation.petct_figures import write_picture
 from lesionclick.evaluation.results import pictures
 from lesionclick.evaluation.results.pictures import CaseView
 from lesionclick.evaluation.results.runs import CaseResult
-from lesionclick.evaluation.steps import Options, Replay
+from lesionclick.evaluation.steps import Options, Replay, Result
 from lesionclick.evaluation.tables import Table
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.prompts.spec import TaskName
@@ -32,23 +32,23 @@ class Evaluation:
     template
         File in `templates` with the macros `introduction`, `notes`, `pictures` and `card`.
     summarise
-        Makes the table over its replays.
+        Makes the table over the results of its replays.
     make_card
         Makes what the macro `card` shows of one replay.
     view
         Shows a case of a finished run again.
     write_picture
-        Writes one picture of its replays, where there is one.
+        Writes one picture of its first replays, where there is one.
     takes_corrections
         Whether clicks or strokes can be put where the last mask was wrong.
     """
 
     name: str
     subject: str
-    kind: type[Replay]
-    replay: Callable[[CaseFolder, Run, Path, Options], Replay]
+    kind: type[Replay[Any]]
+    replay: Callable[[CaseFolder, Run, Path, Options], Replay[Any]]
     template: str
-    summarise: Callable[[Sequence[Any]], Table]
+    summarise: Callable[[Sequence[Result[Any]]], Table]
     make_card: Callable[[Any], object]
     view: Callable[[CaseResult], CaseView]
     write_picture: Callable[[Path, Sequence[Any]], None] | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation.jobs import Run
@@ -11,7 +12,9 @@ from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.tasks import task_of
 
 
-def replay_cases(cases: Iterable[Path], run: Run, output: Path, options: Options | None = None) -> Iterator[Replay]:
+def replay_cases(
+    cases: Iterable[Path], run: Run, output: Path, options: Options | None = None
+) -> Iterator[Replay[Any]]:
     """Replay cases of either task one after the other, with a progress bar on a terminal.
 
     Parameters

@@ -2,13 +2,17 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lesionclick.evaluation.expected import scores_of, write_scores
 from lesionclick.evaluation.pages import render
-from lesionclick.evaluation.registry import EVALUATIONS
-from lesionclick.evaluation.steps import Replay
+from lesionclick.evaluation.registry import EVALUATIONS, Evaluation
+from lesionclick.evaluation.steps import Replay, Result
+
+PICTURED = 5
+"""Number of cases that `picture.png` shows: one picture has no room for a cohort."""
 
 _PACKAGES = ("lesionclick", "nnunetv2", "torch", "SimpleITK", "numpy")
 
@@ -19,40 +23,77 @@ def remove_report(output: Path) -> None:
         (output / name).unlink(missing_ok=True)
 
 
-def write_report(output: Path, replays: Sequence[Replay], *, run: str) -> Path:
-    """Write `report.html`, `scores.json` and, where there are PET/CT cases, `picture.png` to `output`.
+class Report:
+    """The report of a replay, made case by case.
+
+    Each case is drawn when it is added, so that its images need not stay in memory.
 
     Parameters
     ----------
     output
         Folder; made if it is not there.
-    replays
-        The cases, at least one.
-    run
-        What ran the jobs and on which device, in words.
-
-    Returns
-    -------
-    Path
-        The HTML file.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    write_scores(output / "scores.json", scores_of(replays))
-    parts = []
-    for evaluation in EVALUATIONS.values():
-        of_task = [replay for replay in replays if isinstance(replay, evaluation.kind)]
-        if not of_task:
-            continue
-        if evaluation.write_picture:
-            evaluation.write_picture(output / "picture.png", of_task)
-        cards = [evaluation.make_card(replay) for replay in of_task]
-        summary = evaluation.summarise(of_task)
-        measures = of_task[0].measures
-        parts.append({"evaluation": evaluation, "summary": summary, "measures": measures, "cards": cards})
-    page = render("page.html", parts=parts, environment=describe_environment(run))
-    path = output / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self._parts = {evaluation.kind: _Part(evaluation) for evaluation in EVALUATIONS.values()}
+        self._results: list[Result[Any]] = []
+
+    @property
+    def results(self) -> tuple[Result[Any], ...]:
+        """Of the cases that were added, in order."""
+        return tuple(self._results)
+
+    def add(self, replay: Replay[Any]) -> None:
+        """Take in a case, and write the scores of all so far to `scores.json`, whatever becomes of the next case."""
+        self._results.append(replay.result)
+        self.output.mkdir(parents=True, exist_ok=True)
+        write_scores(self.output / "scores.json", scores_of(self._results))
+        (part,) = (part for kind, part in self._parts.items() if isinstance(replay, kind))
+        part.results.append(replay.result)
+        part.cards.append(part.evaluation.make_card(replay))
+        if part.evaluation.write_picture and len(part.pictured) < PICTURED:
+            part.pictured.append(replay)
+
+    def write(self, *, run: str) -> Path:
+        """Write `report.html` and, where there are PET/CT cases, `picture.png` of the first `PICTURED`.
+
+        Parameters
+        ----------
+        run
+            What ran the jobs and on which device, in words.
+
+        Returns
+        -------
+        Path
+            The HTML file.
+        """
+        parts = []
+        for part in (part for part in self._parts.values() if part.results):
+            if part.evaluation.write_picture:
+                part.evaluation.write_picture(self.output / "picture.png", part.pictured)
+            parts.append(
+                {
+                    "evaluation": part.evaluation,
+                    "summary": part.evaluation.summarise(part.results),
+                    "measures": part.results[0].measures,
+                    "cards": part.cards,
+                }
+            )
+        page = render("page.html", parts=parts, environment=describe_environment(run))
+        path = self.output / "report.html"
+        path.write_text(page, encoding="utf-8")
+        return path
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is known of the cases of one task."""
+
+    evaluation: Evaluation
+    results: list[Result[Any]] = field(default_factory=list)
+    cards: list[object] = field(default_factory=list)
+    pictured: list[Replay[Any]] = field(default_factory=list)
 
 
 def describe_environment(run: str) -> str:

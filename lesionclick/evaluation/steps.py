@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from lesionclick.evaluation.measures import Measure, Scores
 from lesionclick.grand_challenge.interfaces import Socket
@@ -78,9 +78,34 @@ class Step(ABC):
         """How many points the job saw."""
 
 
+StepT = TypeVar("StepT", bound=Step)
+
+
 @dataclass(frozen=True)
-class Replay:
-    """All steps of one case.
+class Result(Generic[StepT]):
+    """What the replay of one case comes to, without images.
+
+    Attributes
+    ----------
+    name
+        Of the case's folder.
+    measures
+        What its steps are scored by.
+    steps
+        In order.
+    areas
+        Under the scores over the steps of the challenge; None where they are not all there.
+    """
+
+    name: str
+    measures: Sequence[Measure[Any]]
+    steps: Sequence[StepT]
+    areas: Scores | None = None
+
+
+@dataclass(frozen=True)
+class Replay(Generic[StepT]):
+    """All steps of one case, with its images.
 
     Attributes
     ----------
@@ -98,9 +123,14 @@ class Replay:
 
     name: str
     labels: Mapping[Socket, Volume]
-    steps: Sequence[Step]
+    steps: Sequence[StepT]
 
     @property
     def areas(self) -> Scores | None:
         """Areas under the scores over the steps of the challenge; None where they are not all there."""
         return None
+
+    @property
+    def result(self) -> Result[StepT]:
+        """What is left of it once its images are drawn."""
+        return Result(self.name, self.measures, self.steps, self.areas)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from lesionclick.evaluation.measures import DASH, Measure, Scores, mean
-from lesionclick.evaluation.steps import Replay
+from lesionclick.evaluation.steps import Result
 from lesionclick.images import Grid
 
 
@@ -77,25 +77,25 @@ def describe_grid(grid: Grid) -> str:
     return f"{size} voxels of {spacing} mm"
 
 
-def steps_text(replay: Replay) -> str:
+def steps_text(result: Result[Any]) -> str:
     """Return the scores of every step of a case as lines for a terminal, below the case's name."""
-    head = ["step", "points", *(measure.heading for measure in replay.measures), "seconds"]
+    head = ["step", "points", *(measure.heading for measure in result.measures), "seconds"]
     rows = [
         [
             str(step.number),
             str(step.n_points),
-            *(cell.text for cell in score_cells(replay.measures, step.scores)),
+            *(cell.text for cell in score_cells(result.measures, step.scores)),
             number(step.seconds, 1),
         ]
-        for step in replay.steps
+        for step in result.steps
     ]
-    return f"{replay.name}\n{_aligned(head, rows)}"
+    return f"{result.name}\n{_aligned(head, rows)}"
 
 
-def areas_text(replays: Sequence[Replay]) -> str:
+def areas_text(results: Sequence[Result[Any]]) -> str:
     """Return the areas under the scores of cases, all of one kind, and their means as lines for a terminal."""
-    measures = replays[0].measures
-    found = [(replay.name, replay.areas) for replay in replays]
+    measures = results[0].measures
+    found = [(result.name, result.areas) for result in results]
     found.append(("mean", mean([areas for _, areas in found if areas is not None])))
     head = ["area", *(measure.heading for measure in measures)]
     rows = [[name, *(cell.text for cell in score_cells(measures, areas))] for name, areas in found]

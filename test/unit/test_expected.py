@@ -1,16 +1,14 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation import expected
-from lesionclick.evaluation.longitudinal_replay import LongitudinalReplay, LongitudinalStep
-from lesionclick.evaluation.measures import Scores
-from lesionclick.evaluation.petct_replay import MASK, PetCtReplay, PetCtStep
-from lesionclick.images import Grid, Volume
-from lesionclick.longitudinal.case import LongitudinalCase
+from lesionclick.evaluation.longitudinal_replay import LongitudinalStep
+from lesionclick.evaluation.measures import LONGITUDINAL, PETCT, Scores
+from lesionclick.evaluation.petct_replay import MASK, PetCtStep
+from lesionclick.evaluation.steps import Result
 from lesionclick.prompts.points import Prompts
 
 BAD_MEASURE = '{"a": {"0": {"jaccard": 1}}}'
@@ -98,18 +96,16 @@ def test_a_case_of_which_nothing_was_found_lacks_all_its_steps():
 
 def test_scores_of_task_2_survive_the_file(tmp_path):
     def step(number: int, *values: float) -> LongitudinalStep:
-        keys = [measure.key for measure in LongitudinalReplay.measures]
+        keys = [measure.key for measure in LONGITUDINAL]
         return LongitudinalStep(
             number, {}, Scores(dict(zip(keys, values, strict=True))) if values else None, 1.0, 0, {}
         )
 
     nan = math.nan
     steps = (step(0, 0.5, 0, 0, 0.25, 50, 100, 2, 30), step(1, nan, 0.5, nan, nan, nan, nan, nan, nan))
-    replays = [
-        LongitudinalReplay("one", {}, steps, LongitudinalCase((), ())),
-        LongitudinalReplay("unlabelled", {}, (step(0), step(1)), LongitudinalCase((), ())),
-    ]
-    scores = expected.scores_of(replays)
+    scores = expected.scores_of(
+        [Result("one", LONGITUDINAL, steps), Result("unlabelled", LONGITUDINAL, (step(0), step(1)))]
+    )
     assert scores == {
         "one": {"0": row2(0.25, dsc=0.5, fpv_ml=0, fnv_ml=0), "1": row2(None, dsc=None, fpv_ml=0.5, fnv_ml=None)}
     }
@@ -118,16 +114,16 @@ def test_scores_of_task_2_survive_the_file(tmp_path):
 
 
 def test_scores_survive_the_file(tmp_path):
-    def replay(name: str, number: int, *values: float) -> PetCtReplay:
+    def result(name: str, number: int, *values: float) -> Result:
         scores = Scores(dict(zip(("dsc", "fpv_ml", "fnv_ml"), values, strict=True))) if values else None
         step = PetCtStep(number, {MASK: tmp_path}, scores, 1.0, Prompts())
-        return PetCtReplay(name, {}, (step,), Volume(np.zeros((1, 1, 1)), Grid((1, 1, 1), (1.0, 1.0, 1.0))))
+        return Result(name, PETCT, (step,))
 
     scores = expected.scores_of(
         [
-            replay("positive", 0, 0.123456, 0.0, 2.0),
-            replay("negative", 10, math.nan, 5.12, math.nan),
-            replay("unlabelled", 0),
+            result("positive", 0, 0.123456, 0.0, 2.0),
+            result("negative", 10, math.nan, 5.12, math.nan),
+            result("unlabelled", 0),
         ]
     )
     assert scores == {"positive": {"0": row(0.123456, 0.0, 2.0)}, "negative": {"10": row(None, 5.12, None)}}

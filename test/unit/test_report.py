@@ -1,5 +1,7 @@
+import gc
 import io
 import re
+import weakref
 from pathlib import Path
 
 import matplotlib.image
@@ -16,7 +18,8 @@ from lesionclick.evaluation.longitudinal_replay import LongitudinalReplay, Longi
 from lesionclick.evaluation.measures import CHALLENGE, LESIONS, MaskPair, Scores, score
 from lesionclick.evaluation.petct_figures import draw_projection, projections_png
 from lesionclick.evaluation.petct_replay import MASK, PetCtReplay, PetCtStep
-from lesionclick.evaluation.report import write_report
+from lesionclick.evaluation.report import PICTURED, Report
+from lesionclick.evaluation.steps import Replay
 from lesionclick.evaluation.tables import steps_text
 from lesionclick.grand_challenge.interfaces import PRIMARY
 from lesionclick.images import Grid, Volume
@@ -49,6 +52,13 @@ def make_replay(
     return PetCtReplay(name, {MASK: label} if scores else {}, made, Volume(pet, grid))
 
 
+def write_report(output: Path, *replays: Replay, run: str = "test") -> Path:
+    report = Report(output)
+    for replay in replays:
+        report.add(replay)
+    return report.write(run=run)
+
+
 @pytest.fixture(scope="module")
 def output(tmp_path_factory) -> Path:
     """A folder with the report of three cases."""
@@ -58,7 +68,7 @@ def output(tmp_path_factory) -> Path:
         make_replay(tmp_path / "b", "negative", scores=make_scores(NAN, 37.5, NAN)),
         make_replay(tmp_path / "c", "unlabelled", steps=(0, 5)),
     ]
-    return write_report(tmp_path / "out", replays, run="in one <process> on cpu").parent
+    return write_report(tmp_path / "out", *replays, run="in one <process> on cpu").parent
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +136,26 @@ def test_scores_and_picture_lie_beside_the_report(output):
     assert width > 2 * height
 
 
+def test_a_report_of_many_cases_holds_the_images_of_none_but_those_of_its_picture(tmp_path):
+    report, pets = Report(tmp_path / "out"), []
+    for number in range(PICTURED + 2):
+        replay = make_replay(tmp_path / str(number), f"case {number}", scores=make_scores(0.5, 2.0, 1.0), steps=(0, 5))
+        report.add(replay)
+        pets.append(weakref.ref(replay.pet))
+        del replay
+    gc.collect()
+    assert [pet() is not None for pet in pets] == [True] * PICTURED + [False] * 2
+    page = report.write(run="test").read_text(encoding="utf-8")
+    assert all(page.count(f"<h2>case {number}</h2>") == 1 for number in range(PICTURED + 2))
+    assert list(read_scores(tmp_path / "out" / "scores.json")) == [f"case {number}" for number in range(PICTURED + 2)]
+    _, width, _ = matplotlib.image.imread(tmp_path / "out" / "picture.png").shape
+    assert width < 5000
+
+
 def test_a_terminal_shows_the_same_scores(tmp_path):
-    name, head, *steps = steps_text(make_replay(tmp_path, "one", scores=make_scores(NAN, 37.5, NAN))).splitlines()
+    name, head, *steps = steps_text(
+        make_replay(tmp_path, "one", scores=make_scores(NAN, 37.5, NAN)).result
+    ).splitlines()
     assert name == "one"
     assert head.split() == ["step", "points", "DSC", "FPV", "ml", "FNV", "ml", "seconds"]
     assert [line.split() for line in steps] == [[str(k), str(2 * k), "-", "37.50", "-", "1.2"] for k in range(11)]
@@ -136,19 +164,19 @@ def test_a_terminal_shows_the_same_scores(tmp_path):
 
 def test_a_curve_has_the_points_that_are_defined(tmp_path):
     dsc, fpv, _ = CHALLENGE
-    replay = make_replay(tmp_path, "case", scores=make_scores(NAN, 37.5, NAN), steps=(0, 5, 10))
+    result = make_replay(tmp_path, "case", scores=make_scores(NAN, 37.5, NAN), steps=(0, 5, 10)).result
     axes = Figure().add_subplot()
-    assert draw_curve(axes, dsc, replay) == []
+    assert draw_curve(axes, dsc, result) == []
     assert axes.get_ylim() == (0, 1)
-    assert draw_curve(axes, fpv, replay) == [(0, 37.5), (5, 37.5), (10, 37.5)]
+    assert draw_curve(axes, fpv, result) == [(0, 37.5), (5, 37.5), (10, 37.5)]
     (line,) = axes.lines
     assert line.get_xydata().tolist() == [[0, 37.5], [5, 37.5], [10, 37.5]]
     assert axes.get_ylim()[1] > 37.5
 
 
 def test_curves_are_drawn_for_light_and_dark(tmp_path):
-    replay = make_replay(tmp_path, "case", scores=make_scores(0.5, 2.0, 1.0))
-    light, dark = (curves_svg(replay, theme).decode() for theme in (LIGHT, DARK))
+    result = make_replay(tmp_path, "case", scores=make_scores(0.5, 2.0, 1.0)).result
+    light, dark = (curves_svg(result, theme).decode() for theme in (LIGHT, DARK))
     for drawn, theme, other in ((light, LIGHT, DARK), (dark, DARK, LIGHT)):
         assert theme.ink in drawn
         assert other.ink not in drawn
@@ -240,7 +268,7 @@ def both_page(tmp_path_factory) -> str:
         make_replay(folder / "b", "fdg", steps=(0,)),
         make_longitudinal(folder / "c", "unlabelled", labelled=False),
     ]
-    return write_report(folder / "out", replays, run="test").read_text(encoding="utf-8")
+    return write_report(folder / "out", *replays).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +329,7 @@ def test_summary_of_task_2_has_both_steps_means_and_all_lesions(both):
 
 
 def test_a_report_of_task_2_alone_has_no_picture_of_task_1(tmp_path):
-    page = write_report(tmp_path / "out", [make_longitudinal(tmp_path / "a")], run="test").read_text(encoding="utf-8")
+    page = write_report(tmp_path / "out", make_longitudinal(tmp_path / "a")).read_text(encoding="utf-8")
     assert "<title>Replay of Task 2, lesion by lesion</title>" in page
     assert "click by click" not in page
     assert Page(page).titles == ["Summary", "later"]

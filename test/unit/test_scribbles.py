@@ -21,7 +21,7 @@ from lesionclick.errors import InputError
 from lesionclick.evaluation.jobs import find_cases
 from lesionclick.evaluation.petct_replay import StrokeReplay
 from lesionclick.evaluation.replay import replay_cases
-from lesionclick.evaluation.report import write_report
+from lesionclick.evaluation.report import Report
 from lesionclick.evaluation.steps import STEPS, Options
 from lesionclick.evaluation.tables import areas_text
 from lesionclick.grand_challenge.case_folder import CaseFolder
@@ -106,7 +106,7 @@ class TestReplay:
         assert dice == sorted(dice)
         assert dice[5] > 0
         assert positive.areas["dice"] == pytest.approx(sum(dice) - (dice[0] + dice[5]) / 2)
-        shown = [line.split() for line in areas_text([negative, positive]).splitlines()]
+        shown = [line.split() for line in areas_text([negative.result, positive.result]).splitlines()]
         assert shown[0] == ["area", "Dice", "DMM"]
         assert shown[1] == ["negative", "0.000", "-"]
         assert shown[3] == ["mean", f"{positive.areas['dice'] / 2:.3f}", f"{positive.areas['dmm']:.3f}"]
@@ -132,7 +132,10 @@ class TestReplay:
 
     def test_the_report_speaks_of_points_and_shows_this_challenges_measures(self, cases, labels, tmp_path):
         replays = replay(cases, labels, tmp_path / "out")
-        page = write_report(tmp_path / "report", replays, run="here").read_text(encoding="utf-8")
+        report = Report(tmp_path / "report")
+        for one in replays:
+            report.add(one)
+        page = report.write(run="here").read_text(encoding="utf-8")
         for text in ("Tumour points", "<dt>DMM</dt>", "<dt>Dice</dt>", "Area (AUC)", f"{replays[1].areas['dice']:.3f}"):
             assert text in page
         for text in ("Tumour clicks", "FPV ml"):
