@@ -92,10 +92,10 @@ def replay(
     from lesionclick.evaluation.jobs import find_cases
     from lesionclick.evaluation.replay import replay_cases
     from lesionclick.evaluation.report import Report, remove_report
-    from lesionclick.evaluation.steps import STEPS, Options
+    from lesionclick.evaluation.steps import Options
     from lesionclick.evaluation.tables import areas_text, steps_text
 
-    options = Options(STEPS[challenge] if steps is None else steps, labels, corrective, challenge)
+    options = Options(steps, labels, corrective, challenge)
     folders = find_cases(cases)
     wanted = read_scores(expected) if expected else None
     runner: AbstractContextManager[tuple[Run, str]]
@@ -126,7 +126,7 @@ def replay(
         return 0
     if folders == [Path(os.path.abspath(cases))]:
         wanted = {name: rows for name, rows in wanted.items() if name == folders[0].name}
-    return _compare(wanted, scores, options.steps)
+    return _compare(wanted, scores, options.numbers)
 
 
 def _in_this_process(folders: Sequence[Path], model: Path | None) -> tuple["Run", str]:

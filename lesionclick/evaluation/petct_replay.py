@@ -110,17 +110,17 @@ def replay_case(folder: CaseFolder, run: Run, output: Path, options: Options) ->
     jobs = Jobs(folder, run, output, {MASK: "step_{step:02d}.mha"})
     labels = read_labels(folder, {MASK: options.labels / f"{jobs.case_name}.mha"} if options.labels else {})
     all_steps = STEPS[options.challenge]
-    if options.corrections and not (labels and list(options.steps) == list(all_steps[: len(options.steps)])):
+    if options.corrections and not (labels and list(options.numbers) == list(all_steps[: len(options.numbers)])):
         raise InputError(
             f"{jobs.case_name}: {options.corrections} need a label and steps 0, 1, 2, ... up to {all_steps[-1]}, "
-            f"found {list(options.steps)}{'' if labels else ' and no label'}"
+            f"found {list(options.numbers)}{'' if labels else ' and no label'}"
         )
 
     rng = np.random.default_rng(0)
     kind = StrokeReplay if options.challenge == "autopet5" else PetCtReplay
     prompts = Prompts() if options.corrections else case.prompts
     steps = []
-    for number in tqdm(options.steps, desc=jobs.case_name, unit="step", disable=None):
+    for number in tqdm(options.numbers, desc=jobs.case_name, unit="step", disable=None):
         given = prompts if options.corrections else prompts.at_step(number)
         job = jobs.run_step(number, {LESION_CLICKS: given})
         pairs = list(job.pairs(labels).values())

@@ -11,7 +11,6 @@ What is not finished yet lies in ``.working``.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.image_files import require_writable
 from lesionclick.images import sync
+from lesionclick.locks import locked
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,8 @@ class CohortFolder:
         """
         for name in ("records", "masks", _WORKING):
             require_writable(self.folder / name)
-        with (self.folder / _WORKING / "lock").open("w") as lock:  # the system lets go of it, however the process ends
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(f"{self.folder}: expected no other command at work there, found one") from error
+        taken = f"{self.folder}: expected no other command at work there, found one"
+        with locked(self.folder / _WORKING / "lock", taken):
             yield self
 
     def record_path(self, case: str) -> Path:

@@ -27,7 +27,7 @@ class Options:
     Attributes
     ----------
     steps
-        Steps of PET/CT cases to run; the two of longitudinal cases are run always.
+        Steps of PET/CT cases to run, by default all of the challenge; the two of longitudinal cases are run always.
     labels
         Folder of true masks, `<case>.mha`, or `<case>/<region>.mha` for a longitudinal case. A case without is replayed
         without scores.
@@ -38,10 +38,15 @@ class Options:
         and score as autoPET V does. For PET/CT cases alone.
     """
 
-    steps: Sequence[int] = ALL_STEPS
+    steps: Sequence[int] | None = None
     labels: Path | None = None
     corrective: bool = False
     challenge: Challenge = "autopet4"
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Steps of PET/CT cases that are run."""
+        return STEPS[self.challenge] if self.steps is None else self.steps
 
     @property
     def corrections(self) -> str:

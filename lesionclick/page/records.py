@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,14 +12,14 @@ from lesionclick.errors import InputError
 from lesionclick.grand_challenge.click_files import read_clicks, read_lesion_points, write_clicks
 from lesionclick.grand_challenge.image_files import require_writable
 from lesionclick.grand_challenge.interfaces import LESION_CLICKS
-from lesionclick.images import Grid, itk_name, replacing, require_same_grid, unwritable
+from lesionclick.images import Grid, itk_name, replacing, require_same_grid
+from lesionclick.locks import locked
 from lesionclick.prompts.points import Point, Prompts
 
 IMAGES = "clicked-images.json"
 """The file that tells on which voxel grid the points of each click file lie."""
 
 _GRIDS = TypeAdapter(dict[str, Grid])
-_LOCK = ".lock"
 
 
 class Records:
@@ -54,17 +53,11 @@ class Records:
         InputError
             If another one is at work there, or the folder cannot be written to.
         """
-        with ExitStack() as opened:
-            try:
-                lock = opened.enter_context((self.folder / _LOCK).open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it, however the process ends
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{self.folder}: expected no other `lesionclick view` that writes there, found one; "
-                    "stop it, or choose another folder with --output"
-                ) from error
-            except OSError as error:
-                raise unwritable(self.folder, error) from error
+        taken = (
+            f"{self.folder}: expected no other `lesionclick view` that writes there, found one; "
+            "stop it, or choose another folder with --output"
+        )
+        with locked(self.folder / ".lock", taken):
             yield
 
     @property

@@ -119,7 +119,7 @@ def _build(
         "numTraining": len(kept),
         "file_ending": ENDING,
     }
-    splits = _kept_split(given, patients) or split_patients(patients)
+    splits = _kept_split(given, patients) or deal_patients(patients)
     origin = {"layout": layout.name, "download": str(download), "cases": listed(kept), "broken": broken}
     for name, content in (("dataset", description), ("splits_final", splits), ("cases", origin)):
         (part / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -202,7 +202,7 @@ def _kept_split(given: Split | None, patients: Mapping[str, str]) -> Split | Non
     return splits
 
 
-def split_patients(patients: Mapping[str, str]) -> Split:
+def deal_patients(patients: Mapping[str, str]) -> Split:
     """Return nnU-Net's splits: the patients dealt out to the folds in an order drawn by a fixed seed.
 
     Parameters

@@ -22,7 +22,7 @@ from lesionclick.evaluation.jobs import find_cases
 from lesionclick.evaluation.petct_replay import StrokeReplay
 from lesionclick.evaluation.replay import replay_cases
 from lesionclick.evaluation.report import Report
-from lesionclick.evaluation.steps import STEPS, Options
+from lesionclick.evaluation.steps import Options
 from lesionclick.evaluation.tables import areas_text
 from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.click_files import read_clicks, write_clicks
@@ -71,7 +71,7 @@ class Painting:
 
 
 def replay(cases: Path, labels: Path, output: Path, run=None, **options) -> list[StrokeReplay]:
-    options = {"steps": STEPS["autopet5"], "labels": labels, "challenge": "autopet5", **options}
+    options = {"labels": labels, "challenge": "autopet5", **options}
     return list(replay_cases(find_cases(cases), run or Painting(), output, Options(**options)))
 
 
