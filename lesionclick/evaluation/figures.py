@@ -81,10 +81,10 @@ def curves_svg(result: Result[Any], theme: Theme) -> bytes:
     bytes
         An SVG file, with its text as outlines.
     """
-    figure = Figure(figsize=(3.7 * len(result.measures), 2.2), layout=ConstrainedLayoutEngine(w_pad=0.15))
+    figure = panels(len(result.measures), 2.2)
     for index, measure in enumerate(result.measures):
         axes = figure.add_subplot(1, len(result.measures), index + 1)
-        axes.set_title(measure.heading, fontsize=9.5, fontweight="bold", loc="left", color=theme.ink, pad=14)
+        dress(axes, measure.heading, theme, pad=14)
         axes.set_xlabel("step", fontsize=8.5, color=theme.ink)
         points = draw_curve(axes, measure, result, color=CURVE_COLOURS[index % len(CURVE_COLOURS)], clip_on=False)
         for step, value in points:
@@ -100,10 +100,26 @@ def curves_svg(result: Result[Any], theme: Theme) -> bytes:
                 )
         if not points:
             axes.text(0.5, 0.5, "not defined", ha="center", transform=axes.transAxes, fontsize=9, color=theme.ink)
-        axes.tick_params(labelsize=8.5, length=0, labelcolor=theme.ink)
         axes.grid(axis="y", color=theme.grid)
-        axes.spines[:].set_visible(False)
     return save(figure, "svg", transparent=True)
+
+
+def panels(count: int, height: float) -> Figure:
+    """Return a figure for so many panels side by side, of a height in inches."""
+    return Figure(figsize=(3.7 * count, height), layout=ConstrainedLayoutEngine(w_pad=0.15))
+
+
+def dress(axes: Axes, title: str, theme: Theme, *, pad: float = 10) -> None:
+    """Give a panel its title, `pad` points above it, and the look of all others: no frame, no ticks, a grid below."""
+    axes.set_title(title, fontsize=9.5, fontweight="bold", loc="left", color=theme.ink, pad=pad)
+    axes.tick_params(which="both", labelsize=8.5, length=0, labelcolor=theme.ink)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+
+
+def plain(name: str) -> str:
+    """Return a name as a text that matplotlib takes for no formula, and that a legend does not leave out."""
+    return f" {name}".replace("$", r"\$")
 
 
 def draw_curve(axes: Axes, measure: Measure[Any], result: Result[Any], **style: Any) -> list[tuple[int, float]]:
@@ -117,7 +133,6 @@ def draw_curve(axes: Axes, measure: Measure[Any], result: Result[Any], **style: 
         axes.plot(*zip(*points, strict=True), **{"marker": "o", "markersize": 4, **style})
     last = result.steps[-1].number
     axes.set_xticks((0, 1) if last <= 1 else (0, 5) if last <= 5 else (0, 5, 10))
-    axes.set_axisbelow(True)
     highest = max((value for _, value in points), default=0.0)
     axes.set_ylim(0, measure.largest or max(1.0, axes.get_ylim()[1], 1.15 * highest))
     return points
@@ -126,7 +141,7 @@ def draw_curve(axes: Axes, measure: Measure[Any], result: Result[Any], **style: 
 def draw_curves(axes: Axes, measure: Measure[Any], results: Sequence[Result[Any]]) -> None:
     """Draw one measure of many replays in one plot with a legend."""
     for result, marker, colour in zip(results, cycle("osD^v"), cycle(CURVE_COLOURS), strict=False):
-        draw_curve(axes, measure, result, marker=marker, color=colour, label=result.name.replace("_", " "))
+        draw_curve(axes, measure, result, marker=marker, color=colour, label=plain(result.name.replace("_", " ")))
     axes.set_title(measure.heading, fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

@@ -22,6 +22,7 @@ from lesionclick.evaluation.figures import (
     TUMOR_COLOUR,
     draw_curves,
     frame,
+    plain,
     save,
     tint,
 )
@@ -114,7 +115,8 @@ def write_picture(path: Path, replays: Sequence[PetCtReplay]) -> None:
         axes = figure.add_subplot(layout[:, column])
         draw_projection(axes, replay, step, CORONAL)
         n_tumor, n_background = (len(step.prompts.of(kind)) for kind in (TUMOR, BACKGROUND))
-        axes.set_title(f"{replay.name.replace('_', ' ')}\n{n_tumor} + {n_background} {replay.points_are}", fontsize=9)
+        name = plain(replay.name.replace("_", " ")).strip()
+        axes.set_title(f"{name}\n{n_tumor} + {n_background} {replay.points_are}", fontsize=9)
     for row, measure in enumerate(replays[0].measures[:2]):
         draw_curves(figure.add_subplot(layout[row, -1]), measure, [replay.result for replay in replays])
     figure.axes[-1].set_xlabel("step", fontsize=9)

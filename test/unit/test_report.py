@@ -152,6 +152,12 @@ def test_a_report_of_many_cases_holds_the_images_of_none_but_those_of_its_pictur
     assert width < 5000
 
 
+def test_a_name_that_looks_like_a_formula_is_shown_as_it_is(tmp_path):
+    replay = make_replay(tmp_path / "a", r"$\case$", scores=make_scores(0.5, 2.0, 1.0), steps=(0, 5))
+    write_report(tmp_path / "out", replay)
+    assert (tmp_path / "out" / "picture.png").exists()
+
+
 def test_a_terminal_shows_the_same_scores(tmp_path):
     name, head, *steps = steps_text(
         make_replay(tmp_path, "one", scores=make_scores(NAN, 37.5, NAN)).result

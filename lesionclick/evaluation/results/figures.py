@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from lesionclick.evaluation.figures import CURVE_COLOURS, Theme, save
+from lesionclick.evaluation.figures import CURVE_COLOURS, Theme, dress, panels, plain, save
 from lesionclick.evaluation.measures import Measure
 from lesionclick.evaluation.results.challenge import Column
 from lesionclick.evaluation.results.statistics import Interval
@@ -55,7 +53,7 @@ def curves_svg(curves: Mapping[str, Curve], measures: Sequence[Measure[Any]], th
     bytes
         An SVG file, with its text as outlines.
     """
-    figure = _figure(len(measures), 2.75 if len(curves) > 1 else 2.4)
+    figure = panels(len(measures), 2.75 if len(curves) > 1 else 2.4)
     for index, measure in enumerate(measures):
         axes = figure.add_subplot(1, len(measures), index + 1)
         for curve, colour, marker in zip(curves.values(), cycle(CURVE_COLOURS), cycle(_MARKERS), strict=False):
@@ -64,12 +62,12 @@ def curves_svg(curves: Mapping[str, Curve], measures: Sequence[Measure[Any]], th
         axes.set_xticks([number for number in (0, 5, 10) if number in numbers] if numbers[-1] > 1 else numbers)
         axes.set_xlabel("step", fontsize=8.5, color=theme.ink)
         axes.set_ylim(0, measure.largest or max(1.0, 1.05 * axes.get_ylim()[1]))
-        _dress(axes, measure.heading, theme)
+        dress(axes, measure.heading, theme)
         axes.grid(axis="y", color=theme.grid)
     if len(curves) > 1:
         figure.legend(
             figure.axes[0].lines,
-            [_plain(name) for name in curves],
+            [plain(name) for name in curves],
             loc="outside lower left",
             ncols=4,
             frameon=False,
@@ -113,7 +111,7 @@ def pairs_svg(columns: Sequence[Column], first: Values, second: Values, theme: T
     bytes
         An SVG file, with its text as outlines.
     """
-    figure = _figure(len(columns), 3.3)
+    figure = panels(len(columns), 3.3)
     for index, column in enumerate(columns):
         axes = figure.add_subplot(1, len(columns), index + 1)
         a, b = first.by_column[column.key], second.by_column[column.key]
@@ -127,24 +125,8 @@ def pairs_svg(columns: Sequence[Column], first: Values, second: Values, theme: T
         axes.scatter(a, b, s=20, color=CURVE_COLOURS[index % len(CURVE_COLOURS)], alpha=0.65, linewidth=0, zorder=3)
         margin = 0.03 * (column.measure.largest or 3)
         axes.set(xlim=(-margin, highest), ylim=(-margin, highest), aspect="equal")
-        axes.set_xlabel(_plain(first.name), fontsize=8.5, color=theme.ink)
-        axes.set_ylabel(_plain(second.name), fontsize=8.5, color=theme.ink)
-        _dress(axes, column.heading, theme)
+        axes.set_xlabel(plain(first.name), fontsize=8.5, color=theme.ink)
+        axes.set_ylabel(plain(second.name), fontsize=8.5, color=theme.ink)
+        dress(axes, column.heading, theme)
         axes.grid(color=theme.grid, linewidth=0.5)
     return save(figure, "svg", transparent=True)
-
-
-def _figure(n_panels: int, height: float) -> Figure:
-    return Figure(figsize=(3.7 * n_panels, height), layout=ConstrainedLayoutEngine(w_pad=0.15))
-
-
-def _dress(axes: Axes, title: str, theme: Theme) -> None:
-    axes.set_title(title, fontsize=9.5, fontweight="bold", loc="left", color=theme.ink, pad=10)
-    axes.tick_params(which="both", labelsize=8.5, length=0, labelcolor=theme.ink)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-
-
-def _plain(name: str) -> str:
-    """Return a name as a text that matplotlib takes for no formula, and that a legend does not leave out."""
-    return f" {name}".replace("$", r"\$")
