@@ -190,7 +190,7 @@ class Volume:
 
 
 def read_image(path: Path | str, pixel_type: int = sitk.sitkUnknown) -> sitk.Image:
-    """Read an image file of any form that SimpleITK knows.
+    """Read a 3-D image file of any form that SimpleITK knows, except DICOM, which has a slice in a file.
 
     Parameters
     ----------
@@ -202,10 +202,20 @@ def read_image(path: Path | str, pixel_type: int = sitk.sitkUnknown) -> sitk.Ima
     Raises
     ------
     InputError
-        If there is no such file, it is no image, or voxels of a NIfTI file are not finite: ITK makes zeros of these.
+        If there is no such file, it is no image, not 3-D or with several values per voxel, of which ITK would make a
+        single one, or voxels of a NIfTI file are not finite: ITK makes zeros of these.
     """
     try:
-        image = sitk.ReadImage(itk_name(path), pixel_type)
+        image = sitk.ReadImage(itk_name(path))
+        if sitk.ImageFileReader.GetImageIOFromFileName(itk_name(path)) == "GDCMImageIO":
+            raise InputError(f"{path}: expected an image such as NIfTI, found a DICOM file: import its folder")
+        if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) != (3, 1):
+            raise InputError(
+                f"{path}: expected a 3-D image with one value per voxel, found "
+                f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()}"
+            )
+        if pixel_type not in (sitk.sitkUnknown, image.GetPixelID()):
+            image = sitk.Cast(image, pixel_type)
     except ITK_ERRORS as error:
         raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
     if str(path).lower().endswith(_NIFTI):

@@ -26,14 +26,21 @@ def export_dicom(
     pet
         Number or UID of the PET series, where there are several.
     """
+    import numpy as np
+
     from lesionclick.dicom.report import write_report
     from lesionclick.dicom.segmentation import write_segmentation
     from lesionclick.dicom.study import find_pet, read_suv
+    from lesionclick.errors import InputError
     from lesionclick.images import Volume
     from lesionclick.petct.quantification import quantify
 
-    series = find_pet(study, pet=pet)
-    found = quantify(Volume.read(mask), read_suv(series))
+    if report is not None and report.resolve() == output.resolve():
+        raise InputError(f"{report}: expected another file for the report than for the segmentation")
+    series, drawn = find_pet(study, pet=pet), Volume.read(mask)
+    if not np.isfinite(drawn.array).all():
+        raise InputError(f"{mask}: expected a mask, found voxels that are NaN or infinite")
+    found = quantify(drawn, read_suv(series))
     print(write_segmentation(output, found.numbers, series))
     if report is not None:
         print(write_report(report, found.lesions, output, series))

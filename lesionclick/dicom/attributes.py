@@ -27,8 +27,17 @@ def source(dataset: Dataset) -> str:
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """Return an attribute as text, several values joined by a backslash, empty where it is missing."""
-    value = dataset.get(keyword)
+    """Return an attribute as text, several values joined by a backslash, empty where it is missing.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    try:
+        value = dataset.get(keyword)
+    except Exception as error:  # pydicom lets through whatever a broken value provokes
+        raise InputError(f"{source(dataset)}: expected a readable {attribute(keyword)}, found {error}") from error
     if value is None:
         return ""
     return "\\".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)

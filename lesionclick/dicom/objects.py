@@ -9,8 +9,10 @@ from pathlib import Path
 
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
+from pydicom.datadict import dictionary_VR
 from pydicom.valuerep import DSfloat
 
+from lesionclick.dicom.attributes import required, same_in_all
 from lesionclick.dicom.series import Series
 from lesionclick.images import replacing
 
@@ -33,20 +35,47 @@ _MAY_BE_EMPTY = (
 )
 """What an object takes over from its sources: DICOM wants it, but empty where it is unknown."""
 
+_CHARACTERS = "SpecificCharacterSet"
+
 
 def sources(series: Series) -> list[Dataset]:
-    """Return the slices of a series to derive an object from.
+    """Return copies of the slices of a series to derive an object from; see `without_patient`.
 
-    What de-identification has removed from them is empty. Their thickness and their distance are the grid's, which
-    positions tell: scanners write a gap, a sign or nothing there, and readers believe it.
+    Their thickness and their distance are the grid's, which positions tell: scanners write a gap, a sign or nothing
+    there, and readers believe it.
+
+    Raises
+    ------
+    InputError
+        If they do not tell one study, in which the object could lie.
     """
-    made = [Dataset(one) for one in series.slices]
+    required(series.slices[0], "StudyInstanceUID")
+    same_in_all(series.slices, "StudyInstanceUID")
+    made = [without_patient(one) for one in series.slices]
     for dataset in made:
-        dataset.SliceThickness = dataset.SpacingBetweenSlices = DSfloat(series.grid.spacing_xyz[2], auto_format=True)
-    for keyword in _MAY_BE_EMPTY:
-        if keyword not in made[0]:
-            setattr(made[0], keyword, "")
+        for keyword in ("SliceThickness", "SpacingBetweenSlices"):
+            dataset.add_new(keyword, "DS", DSfloat(series.grid.spacing_xyz[2], auto_format=True))
     return made
+
+
+def without_patient(dataset: Dataset) -> Dataset:
+    """Return a copy with nothing in what `with_patient` puts in again, because highdicom refuses unknown values there.
+
+    Scanners and de-identification write them: a sex W, a birthday 19500000, characters of UTF-8.
+    """
+    made = dataset[:]
+    made.pop(_CHARACTERS, None)
+    for keyword in _MAY_BE_EMPTY:
+        made.add_new(keyword, dictionary_VR(keyword), "")
+    return made
+
+
+def with_patient(dataset: Dataset, source: Dataset) -> Dataset:
+    """Return an object with patient and study as a slice tells them, which are handed on as they are."""
+    for keyword in (_CHARACTERS, *_MAY_BE_EMPTY):
+        if keyword in source:
+            dataset.add(source[keyword])
+    return dataset
 
 
 @contextmanager

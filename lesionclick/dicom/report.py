@@ -14,7 +14,14 @@ from pydicom.sr.coding import Code
 from pydicom.uid import SegmentationStorage
 
 from lesionclick import __version__
-from lesionclick.dicom.objects import MAKER, SERIES_NUMBER, save, without_checks_of_the_source
+from lesionclick.dicom.objects import (
+    MAKER,
+    SERIES_NUMBER,
+    save,
+    with_patient,
+    without_checks_of_the_source,
+    without_patient,
+)
 from lesionclick.dicom.series import Series
 from lesionclick.errors import InputError
 from lesionclick.petct.quantification import Lesion
@@ -71,7 +78,7 @@ def write_report(path: Path, lesions: Sequence[Lesion], segmentation: Path, seri
     )
     with without_checks_of_the_source():
         report = sr.Comprehensive3DSR(
-            evidence=[segments, *series.slices],
+            evidence=[without_patient(segments), *series.slices],
             content=content[0],
             series_instance_uid=highdicom.UID(),
             series_number=SERIES_NUMBER + 1,
@@ -81,7 +88,7 @@ def write_report(path: Path, lesions: Sequence[Lesion], segmentation: Path, seri
             series_description="Lesion measurements",
             is_complete=True,
         )
-        return save(report, path)
+        return save(with_patient(report, series.slices[0]), path)
 
 
 def _measure(

@@ -10,7 +10,7 @@ from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, Segmentation
 from pydicom.sr.codedict import codes
 
 from lesionclick import __version__
-from lesionclick.dicom.objects import MAKER, SERIES_NUMBER, save, sources, without_checks_of_the_source
+from lesionclick.dicom.objects import MAKER, SERIES_NUMBER, save, sources, with_patient, without_checks_of_the_source
 from lesionclick.dicom.series import Series
 from lesionclick.errors import InputError
 from lesionclick.images import Volume, require_same_grid
@@ -65,7 +65,7 @@ def write_segmentation(path: Path, lesions: Volume, series: Series) -> Path:
             content_description="Lesions of a PET/CT",
             series_description="Lesions",
         )
-        return save(segmentation, path)
+        return save(with_patient(segmentation, series.slices[0]), path)
 
 
 def _describe(index: int, number: int) -> SegmentDescription:

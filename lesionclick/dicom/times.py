@@ -143,8 +143,8 @@ def _scan_start(dataset: Dataset, half_life_s: float) -> datetime:
             moment = _moment(value, dataset, f"({group:04X},10{element:02X})")
             if moment is not None:
                 return moment
-    acquired = datetime.combine(_date(dataset, "AcquisitionDate"), _time(dataset, "AcquisitionTime"))
-    series = datetime.combine(_date(dataset, "SeriesDate"), _time(dataset, "SeriesTime"))
+    acquired = datetime.combine(_date(dataset, "AcquisitionDate", half_life_s), _time(dataset, "AcquisitionTime"))
+    series = datetime.combine(_date(dataset, "SeriesDate", half_life_s), _time(dataset, "SeriesTime"))
     if acquired == series:
         return acquired
     moved = number(dataset, "FrameReferenceTime", above=-_MILLISECOND) * _MILLISECOND
@@ -162,11 +162,15 @@ def _mean_activity_s(dataset: Dataset, half_life_s: float) -> float:
     return half_life_s / math.log(2) * math.log(decay / -math.expm1(-decay))
 
 
-def _date(dataset: Dataset, keyword: str) -> date:
-    """Return a date, where it is missing another of the study, because the injection's decides whether it fits."""
-    keyword = next(
-        (one for one in (keyword, "SeriesDate", "AcquisitionDate", "StudyDate") if text(dataset, one)), keyword
-    )
+def _date(dataset: Dataset, keyword: str, half_life_s: float) -> date:
+    """Return a date, where it is missing another of the study, because the injection's decides whether it fits.
+
+    With a long-lived radionuclide it does not, since a day more fits too: there, none stands in for another.
+    """
+    if half_life_s < LONG_LIVED_S:
+        keyword = next(
+            (one for one in (keyword, "SeriesDate", "AcquisitionDate", "StudyDate") if text(dataset, one)), keyword
+        )
     found: date = _parse(DA, required(dataset, keyword), dataset, attribute(keyword))
     return date(found.year, found.month, found.day)
 

@@ -159,6 +159,42 @@ def test_a_study_without_names_and_dates_gets_a_segmentation_and_a_report(tmp_pa
     assert sorted(read_by_dcmqi(output, GRID)) == ["Lesion 1", "Lesion 2", "Lesion 3"]
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA:UserWarning")
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"PatientSex": "W"},
+        {"PatientBirthDate": "19500000"},
+        {"StudyDate": "00000000"},
+        {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "Yamada^Tarou=山田^太郎"},
+        {"SpecificCharacterSet": ""},
+    ],
+    ids=str,
+)
+def test_what_highdicom_refuses_to_take_over_is_handed_on_as_it_is(tmp_path, told):
+    study = write(pet_slices(stored(), **told), tmp_path / "study")
+    for path in export(study):
+        found = dcmread(path)
+        for keyword, value in told.items():
+            assert found[keyword].value == value
+
+
+def test_the_series_stays_as_it_is(tmp_path):
+    series = find_pet(write(pet_slices(stored(), SliceThickness=7), tmp_path / "pet"))
+    write_segmentation(tmp_path / "lesions.dcm", labels(), series)
+    assert {(one.SliceThickness, "SpacingBetweenSlices" in one) for one in series.slices} == {(7, False)}
+
+
+def test_a_series_of_no_study_or_of_two_has_no_segmentation(tmp_path):
+    slices = pet_slices(stored(), StudyInstanceUID=None)
+    with pytest.raises(InputError, match=r"expected Study Instance UID \(0020,000D\), found none"):
+        write_segmentation(tmp_path / "lesions.dcm", labels(), find_pet(write(slices, tmp_path / "pet")))
+    slices = pet_slices(stored())
+    slices[2].StudyInstanceUID = "1.2"
+    with pytest.raises(InputError, match=r"002.dcm: expected one Study Instance UID \(0020,000D\)"):
+        write_segmentation(tmp_path / "lesions.dcm", labels(), find_pet(write(slices, tmp_path / "pet")))
+
+
 def test_no_lesion_is_refused(tmp_path, series):
     with pytest.raises(InputError, match="expected a lesion to write, found none"):
         write_segmentation(tmp_path / "lesions.dcm", Volume(np.zeros(GRID.shape_zyx, dtype=np.uint8), GRID), series)
@@ -188,6 +224,15 @@ def export(study: Path) -> tuple[Path, Path]:
     Volume((labels().array > 0).astype(np.uint8), GRID).write(mask)
     assert main(["export-dicom", str(study), str(mask), "--output", str(output), "--report", str(report)]) == 0
     return output, report
+
+
+def test_export_refuses_a_mask_that_is_not_finite_and_one_file_for_both(study, tmp_path, capsys):
+    mask, output = tmp_path / "mask.mha", str(tmp_path / "lesions.dcm")
+    Volume(np.where(labels().array > 0, np.nan, 0), GRID).write(mask)
+    assert main(["export-dicom", str(study), str(mask), "--output", output]) == 1
+    assert "mask.mha: expected a mask, found voxels that are NaN" in capsys.readouterr().err
+    assert main(["export-dicom", str(study), str(mask), "--output", output, "--report", output]) == 1
+    assert "expected another file for the report" in capsys.readouterr().err
 
 
 def test_export_makes_a_segment_of_each_component(study, capsys):

@@ -253,6 +253,21 @@ def test_a_dicom_folder_is_told_from_others(study, tmp_path):
     assert not is_dicom_folder(tmp_path / "none")
 
 
+def test_a_value_that_cannot_be_read_is_refused(study):
+    path = study / "pet" / "002.dcm"
+    path.write_bytes(path.read_bytes().replace(b"\x08\x00\x3e\x10LO", b"\x08\x00\x3e\x10NO"))
+    read_study(study)  # which wants the description only to list several
+    path.write_bytes(path.read_bytes().replace(b"\x54\x00\x01\x10CS", b"\x54\x00\x01\x10NO"))
+    with pytest.raises(InputError, match=r"002.dcm: expected a readable Units \(0054,1001\), found Unknown Value"):
+        read_study(study)
+
+
+def test_a_slice_is_no_image(study, tmp_path, capsys):
+    slices = [str(study / kind / "000.dcm") for kind in ("ct", "pet")]
+    assert main(["import", *slices, str(tmp_path / "case")]) == 1
+    assert "000.dcm: expected an image such as NIfTI, found a DICOM file: import its folder" in capsys.readouterr().err
+
+
 def test_import_writes_a_case_that_the_algorithm_reads(study, tmp_path, capsys):
     case = tmp_path / "cases" / "new"
     assert main(["import", str(study), str(case)]) == 0

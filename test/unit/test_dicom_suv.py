@@ -153,6 +153,20 @@ def test_the_dates_of_a_long_lived_tracer_must_fit():
         suv_factor(zirconium)
 
 
+def test_no_other_date_stands_in_for_that_of_a_long_lived_tracers_scan():
+    """A day more fits a long half-life too: the series was made on the day after the scan."""
+    zirconium = slices(SeriesDate="20260305", SeriesTime="080000", AcquisitionDate="20260304")
+    for dataset in zirconium:
+        dataset.FrameReferenceTime = 60000.0
+    tracer(zirconium, RadionuclideHalfLife=48 * 3600.0, RadiopharmaceuticalStartDateTime="20260302101500")
+    tracer(zirconium, RadiopharmaceuticalStartTime="101500")
+    assert suv_factor(zirconium) == pytest.approx(SUV_PER_BQML, rel=1e-4)
+    for dataset in zirconium:
+        dataset.AcquisitionDate = ""
+    with pytest.raises(InputError, match=r"Acquisition Date \(0008,0022\), found none"):
+        suv_factor(zirconium)
+
+
 def beds(**changes: Any) -> list[Dataset]:
     """Return slices of two beds, ten minutes apart, whose series time is that of a later processing."""
     made = slices(SeriesTime="140000", **changes)

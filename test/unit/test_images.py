@@ -16,6 +16,7 @@ from lesionclick.images import (
     are_inside,
     indices_from_points,
     points_from_indices,
+    read_image,
     require_same_grid,
 )
 
@@ -285,3 +286,21 @@ class TestRead:
         with pytest.raises(InputError, match=f"{name}: expected an image, found: ") as caught:
             Volume.read(tmp_path / name)
         assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (sitk.Compose([MASK.to_image(), MASK.to_image()]), "3-D with 2"),
+        (sitk.Compose(*[MASK.to_image()] * 3), "3-D with 3"),
+        (MASK.to_image()[:, :, 1], "2-D with 1"),
+    ],
+    ids=["two values", "colours", "2-D"],
+)
+@pytest.mark.parametrize("pixel_type", [sitk.sitkUnknown, sitk.sitkFloat32], ids=["own type", "float"])
+def test_several_values_per_voxel_are_not_made_one(
+    tmp_path: Path, image: sitk.Image, found: str, pixel_type: int
+) -> None:
+    sitk.WriteImage(image, str(tmp_path / "image.mha"))
+    with pytest.raises(InputError, match=f"image.mha: expected a 3-D image with one value per voxel, found {found}"):
+        read_image(tmp_path / "image.mha", pixel_type)
