@@ -17,7 +17,8 @@ class _Collector(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         left_out = self._without is not None and record.name.startswith(self._without)
-        if record.thread == self._thread and not left_out:
+        is_warning = record.levelno == logging.WARNING  # and no failure
+        if is_warning and record.thread == self._thread and not left_out:
             self.messages.append(record.getMessage())
 
 

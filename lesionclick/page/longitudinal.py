@@ -132,7 +132,7 @@ class LongitudinalStudy:
         rows = self._rows(found, points)
         yield Answer({**then, **now}, True, {"lesions": rows}, _csv(rows))
 
-    def suggest(self) -> list[dict[str, Any]]:
+    def suggest(self, _budget: Budget) -> list[dict[str, Any]]:
         """Return nothing: proposals are for PET/CT."""
         return []
 

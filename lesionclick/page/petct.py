@@ -77,7 +77,7 @@ class PetCtStudy:
         found = quantify(mask, self.scans["pet"])
         yield Answer({"pet": mask}, True, self._describe(found), to_csv(found))
 
-    def suggest(self) -> list[dict[str, Any]]:
+    def suggest(self, budget: Budget) -> list[dict[str, Any]]:
         """Return where to click next."""
         return [
             {
@@ -87,7 +87,7 @@ class PetCtStudy:
                 "wrong_ml": one.wrong_ml,
                 "reason": one.reason,
             }
-            for one in self._session.suggest()
+            for one in self._session.suggest(budget=budget)
         ]
 
     def save(self, folder: Path, answer: Answer) -> list[Path]:

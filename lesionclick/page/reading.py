@@ -175,9 +175,9 @@ class Reading:
             self._change(self._history.redo)
 
     def ask_for_suggestions(self) -> None:
-        """Ask where to click next; the answer becomes part of the state."""
+        """Ask where to click next; the answer becomes part of the state. What failed is tried again."""
         with self._lock:
-            self._wants_suggestions = True
+            self._wants_suggestions, self._error = True, None
             self._tell()
 
     def final_answer(self, timeout_s: float = 600.0) -> Answer:
@@ -269,7 +269,8 @@ class Reading:
                     self._mask_number += 1
                 self._answer = answer
                 spent = time.monotonic() - begin
-                self._seconds.setdefault("first", spent)
+                if all(scan in answer.masks for scan in self.study.clickable):
+                    self._seconds.setdefault("first", spent)
                 if answer.final:
                     self._seconds["final"] = spent
                     self._answered = revision
@@ -277,7 +278,7 @@ class Reading:
 
     def _suggest(self, revision: int) -> None:
         """Publish where to click next; where marks changed meanwhile, the request waits for their answer."""
-        found = self.study.suggest()
+        found = self.study.suggest(Budget(clock=self._clock(revision)))
         with self._lock:
             if revision != self._revision:
                 return

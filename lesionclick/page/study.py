@@ -71,8 +71,8 @@ class Study(Protocol):
     def answers(self, marks: Marks, budget: Budget) -> Iterator[Answer]:
         """Yield answers, each better than the last; the budget's clock may raise to stop it between two tiles."""
 
-    def suggest(self) -> list[dict[str, Any]]:
-        """Return where to click next, ready for JSON."""
+    def suggest(self, budget: Budget) -> list[dict[str, Any]]:
+        """Return where to click next, ready for JSON; the budget's clock may raise to stop it between two tiles."""
 
     def save(self, folder: Path, answer: Answer) -> list[Path]:
         """Write what a reader takes home of a final answer, and return the files."""

@@ -166,7 +166,7 @@ class PetCtPredictor:
         return tuple(nears)
 
     def predict_views(
-        self, prompts: Prompts, voxels_zyx: NDArray[np.integer], *, watch: Stopwatch
+        self, prompts: Prompts, voxels_zyx: NDArray[np.integer], *, watch: Stopwatch, budget: Budget | None = None
     ) -> NDArray[np.float32]:
         """Predict some voxels several times: by each fold, and by each of them mirrored along each axis alone.
 
@@ -178,6 +178,8 @@ class PetCtPredictor:
             Indices on the PET, shape (n, 3), at least one. Only tiles that hold one of them are computed.
         watch
             Where the seconds of the stages go.
+        budget
+            Without a limit; its clock may raise to stop this between two tiles.
 
         Returns
         -------
@@ -191,7 +193,7 @@ class PetCtPredictor:
         """
 
         def work(place: Placement) -> NDArray[np.float32]:
-            return self._predict_views(prompts, voxels_zyx, _Pass(place, Budget(), watch))
+            return self._predict_views(prompts, voxels_zyx, _Pass(place, budget or Budget(), watch))
 
         return ensemble.in_memory(work, self.model.networks, self.model.device)
 
@@ -227,6 +229,7 @@ class PetCtPredictor:
             nearest=nearest,
             device=one.place.network,
             at_once=self._at_once(one.place),
+            go_on=lambda: one.budget.left_s > 0,
             kept=kept,
             painted=seen.painted,
         )

@@ -152,10 +152,17 @@ class PetCtSession:
         self._latest = prompts, found
         return found
 
-    def suggest(self, count: int = 3) -> tuple[Suggestion, ...]:
+    def suggest(self, count: int = 3, *, budget: Budget | None = None) -> tuple[Suggestion, ...]:
         """Return up to `count` places where a click is likely to help, the most worthwhile first.
 
         They are for the mask that `segment` gives for the points that were added. Neither points nor mask change.
+
+        Parameters
+        ----------
+        count
+            How many at most.
+        budget
+            Without a limit; its clock may raise to stop this between two tiles.
 
         Raises
         ------
@@ -163,14 +170,14 @@ class PetCtSession:
             If the memory does not suffice.
         """
         grid = self.case.pet.grid
-        latest, given = self.segment(), self.prompts.on_grid(grid.shape_zyx)
+        latest, given = self.segment(budget=budget), self.prompts.on_grid(grid.shape_zyx)
         probability = self.model.content.prompt.calibration.probability
         likely = probability(latest.lesion_logit.array)
         findings = Findings(latest.mask.array > 0, likely, self.case.pet.array, grid.spacing_zyx)
         voxels = findings.doubtful()
         if not len(voxels):
             return ()
-        views = probability(self._predictor.predict_views(given, voxels, watch=Stopwatch()))
+        views = probability(self._predictor.predict_views(given, voxels, watch=Stopwatch(), budget=budget))
         return find_suggestions(findings, views, given, count=count, threshold=float(probability(np.zeros(1))[0]))
 
     def updates(self, *, budget: Budget | None = None) -> Iterator[Segmentation]:

@@ -32,12 +32,16 @@ class GrowingSession:
     def updates(self, *, budget: Budget) -> Iterator[Segmentation]:
         first = self._segmentation(self.prompts)
         yield first
+        self._work(budget)
+        yield self._segmentation(self.prompts)
+
+    def _work(self, budget: Budget) -> None:
         for _ in range(100):
             time.sleep(self.pause_s / 100)
             budget.now()  # as networks look at the clock after each tile
-        yield self._segmentation(self.prompts)
 
-    def suggest(self) -> tuple[Suggestion, ...]:
+    def suggest(self, *, budget: Budget) -> tuple[Suggestion, ...]:
+        self._work(budget)
         return (Suggestion(TUMOR, (1, 2, 3), 4.5, 0.4, 0.3, 2.5, "the mirrored passes do not agree"),)
 
     def _segmentation(self, prompts: Prompts) -> Segmentation:

@@ -200,6 +200,69 @@ def test_a_failure_that_is_no_json_is_told_in_its_own_words(
         wait_for(page, "document.getElementById('message').textContent === 'Internal Server Error'")
 
 
+def test_the_wheel_sideways_and_the_button_that_goes_back_do_nothing(tmp_path: Path, open_page: Open) -> None:
+    with serving(make_reading(tmp_path)) as served:
+        page = open_page(served.access.url)
+        x, y = centre_of(page)
+        page.mouse.move(x, y)
+        before = values(page)
+        page.mouse.wheel(100, 0)
+        page.mouse.wheel(-100, 0)
+        page.evaluate("addEventListener('pointerup', () => (document.body.dataset.up = 'true'), { capture: true })")
+        page.evaluate("addEventListener('mouseup', (event) => event.preventDefault())")  # the page stays
+        devices = page.context.new_cdp_session(page)
+        button = {"x": x, "y": y, "button": "back", "buttons": 8, "clickCount": 1}
+        for kind in ("mousePressed", "mouseReleased"):
+            devices.send("Input.dispatchMouseEvent", {"type": kind, **button})
+        wait_for(page, "document.body.dataset.up === 'true'")
+        assert values(page) == before
+        page.mouse.click(x, y, button="right")
+        wait_for_points(page, 1)
+        assert kinds(served) == ["background"]
+
+
+def test_a_window_of_the_mouse_s_own_is_told_and_the_others_can_be_chosen_again(
+    tmp_path: Path, open_page: Open
+) -> None:
+    with serving(make_reading(tmp_path)) as served:
+        page = open_page(served.access.url)
+        for name, menu, once, text in (("PET", "pet", "0-5", "0.0 to 7.5"), ("CT", "ct", "soft tissue", "-260 to 340")):
+            x, y = centre_of(page, f".row[data-name={name}]")
+            page.mouse.move(x, y)
+            page.mouse.down(button="right")
+            page.mouse.move(x + 100, y)
+            page.mouse.up(button="right")
+            selected = f"document.getElementById('window-{menu}').selectedOptions[0].text"
+            assert page.evaluate(selected) == text
+            page.locator(f"#window-{menu}").select_option(once)
+            assert page.evaluate(selected) == once
+        assert kinds(served) == []
+
+
+def test_the_chosen_lesion_stays_the_chosen_one_under_another_number(tmp_path: Path, open_page: Open) -> None:
+    with serving(make_reading(tmp_path, hot_case())) as served:
+        page = open_page(served.access.url)
+        page.keyboard.press("n")
+        place = values(page)
+        revision = served.reading.state()["revision"]
+        served.reading.add("pet", "tumor", ras_at(GRIDS["identity"], (3, 3, 14)))  # the largest now
+        wait_for(page, f"document.body.dataset.revision === '{revision + 1}' && document.body.dataset.final === 'true'")
+        assert page.locator("#panel tr.current td").first.inner_text() == "2"
+        page.locator("#panel tr.current").click()
+        assert values(page) == place
+
+
+def test_save_can_be_reached_in_a_narrow_window(tmp_path: Path, open_page: Open) -> None:
+    with serving(make_reading(tmp_path)) as served:
+        page = open_page(served.access.url)
+        page.set_viewport_size({"width": 760, "height": 640})
+        page.locator("#save").click()
+        wait_for(page, "document.getElementById('message').textContent.startsWith('saved in')")
+        for name in ("#save", "#help", "#message", "#progress"):
+            box = page.locator(name).bounding_box()
+            assert box["x"] + box["width"] <= 760
+
+
 class PointsSession:
     """A session that needs no network: no lesion is found."""
 

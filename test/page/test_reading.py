@@ -180,6 +180,64 @@ def test_a_mask_that_cannot_be_fetched_is_told_until_it_can(
         assert page.evaluate("document.body.dataset.mask") == str(served.reading.state()["mask"])
 
 
+def test_a_click_that_got_lost_is_told_though_the_next_one_did_not(tmp_path: Path, open_page: Open) -> None:
+    with serving(make_reading(tmp_path)) as served:
+        page = open_page(served.access.url)
+        page.route("**/api/points", lambda route: route.abort(), times=1)
+        x, y = centre_of(page, ".row[data-name=PET]")
+        page.mouse.click(x, y)
+        page.mouse.click(x + 40, y)
+        wait_for(page, "document.querySelectorAll('.points button').length === 1")
+        assert "did not get this" in page.locator("#message").inner_text()
+
+
+def test_the_projection_is_completed_when_the_server_is_back(tmp_path: Path, open_page: Open) -> None:
+    with serving(make_reading(tmp_path)) as served:
+        page = open_page(served.access.url)
+        page.route("**/api/projection/5", lambda route: route.abort(), times=1)
+        page.reload()
+        wait_for(page, "document.getElementById('message').textContent.includes('projection is not complete')")
+        page.wait_for_selector("body[data-frames='36']", state="attached")
+        wait_for(page, "document.getElementById('message').textContent === ''")
+
+
+def test_keys_wait_until_all_images_are_there(tmp_path: Path, open_page: Open) -> None:
+    with serving(make_reading(tmp_path)) as served:
+        page = open_page(served.access.url)
+        held: list[Any] = []
+        page.route("**/api/scans/ct.nii", lambda route: held.append(route))
+        page.reload()
+        wait_until(lambda: page.wait_for_timeout(20) or bool(held))
+        page.mouse.click(*centre_of(page, ".row[data-name=PET]"))
+        for key in ("m", "Space", "ArrowUp", "r"):
+            page.keyboard.press(key)
+        held[0].continue_()
+        page.wait_for_selector("body[data-ready=true][data-final=true]")
+        assert served.marks == []
+
+
+def test_a_session_that_failed_is_told_in_all_tabs_until_it_works_again(
+    tmp_path: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any) -> Iterator[Any]:
+        raise RuntimeError("no luck")
+
+    message = "document.getElementById('message').textContent"
+    with serving(make_reading(tmp_path)) as served:
+        one, other = open_page(served.access.url), open_page(served.address)
+        with monkeypatch.context() as failing:
+            failing.setattr(served.reading.study, "answers", fail)
+            one.mouse.click(*centre_of(one, ".row[data-name=PET]"))
+            for tab in (one, other):
+                wait_for(tab, f"{message}.includes('no luck')")
+                assert tab.locator("#progress").inner_text() == "failed"
+                assert "computed" not in tab.locator("#panel").inner_text()
+        one.keyboard.press("Control+z")
+        for tab in (one, other):
+            wait_for(tab, f"{message} === '' && document.body.dataset.final === 'true'")
+            assert tab.locator("#warnings").is_hidden()
+
+
 def test_a_browser_that_cannot_draw_is_told_so(tmp_path: Path, browser: Any) -> None:
     """Such as one without a graphics driver, on a remote desktop."""
     page = browser.new_page()

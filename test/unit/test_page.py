@@ -180,6 +180,34 @@ class TestReading:
         reading.add("pet", "tumor", mm((3, 4, 5)))
         assert reading.state()["suggestions"] is None
 
+    def test_what_failed_is_tried_again_with_the_next_request_for_proposals(
+        self, reading: Reading, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_arguments: object, **_options: object) -> None:
+            raise RuntimeError("no luck")
+
+        reading.final_answer()
+        with monkeypatch.context() as patch:
+            patch.setattr(reading.study, "suggest", fail)
+            reading.ask_for_suggestions()
+            wait_until(lambda: reading.state()["error"] == "RuntimeError: no luck")
+        reading.ask_for_suggestions()
+        wait_until(lambda: reading.state()["suggestions"] is not None)
+        assert reading.state()["error"] is None
+        assert reading.state()["warnings"] == []
+
+    def test_a_click_stops_proposals(self, tmp_path: Path) -> None:
+        reading = make_reading(tmp_path)
+        reading.start()
+        reading.final_answer()
+        reading.study._session.pause_s = 1000.0  # type: ignore[attr-defined]
+        reading.ask_for_suggestions()
+        wait_until(lambda: reading.state()["busy"])
+        before = reading.state()["mask"]
+        reading.add("pet", "tumor", mm((3, 4, 5)))
+        wait_until(lambda: reading.state()["mask"] > before)
+        reading.stop()
+
     def test_each_listener_hears_of_each_change_until_it_leaves(self, reading: Reading) -> None:
         reading.final_answer()
         heard: list[int] = []

@@ -108,6 +108,25 @@ def test_the_table_tells_the_volume_then_and_now(reading: Reading) -> None:
     ]
 
 
+def test_the_masks_of_the_baselines_are_no_first_answer(
+    session: OneVoxelSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def sources(budget: Budget) -> list[list[tuple[Baseline, Alignment]]]:
+        seen.append(reading.state())
+        return OneVoxelSession.sources(session, budget)
+
+    monkeypatch.setattr(session, "sources", sources)
+    study = LongitudinalStudy(session, "a case")  # type: ignore[arg-type]
+    reading = Reading(study, Records(tmp_path / "out", tuple(study.click_files(()))))
+    reading.start()
+    reading.final_answer()
+    reading.stop()
+    assert (seen[0]["mask"], seen[0]["seconds"]) == (1, {})
+    assert set(reading.state()["seconds"]) == {"first", "final"}
+
+
 def test_places_are_linked_through_the_registration_both_ways(reading: Reading) -> None:
     """ITK counts to the left and to the back, the viewer to the right and to the front."""
     reading.final_answer()

@@ -10,7 +10,7 @@ import torch
 from helpers.model_folder import write_model_folder
 from scipy.special import expit
 
-from lesionclick.budget import Stopwatch
+from lesionclick.budget import Budget, Stopwatch
 from lesionclick.images import Grid, Volume
 from lesionclick.petct.case import PetCtCase
 from lesionclick.petct.model import PetCtModel
@@ -240,6 +240,27 @@ def test_a_session_proposes_and_stays_as_it_was(session: Any) -> None:
     np.testing.assert_array_equal(session.segment().mask.array, before)
     session.add(found[0].kind, found[0].point_xyz)
     assert found[0].point_xyz not in [one.point_xyz for one in session.suggest()]
+
+
+def test_proposals_stop_where_the_clock_raises(session: Any) -> None:
+    class OverError(Exception):
+        pass
+
+    def clock() -> float:
+        if stopped:
+            raise OverError
+        return 0.0
+
+    stopped, views = False, session._predictor._predict_views
+
+    def stop_first(*arguments: Any) -> Any:
+        nonlocal stopped
+        stopped = True
+        return views(*arguments)
+
+    session._predictor._predict_views = stop_first
+    with pytest.raises(OverError):
+        session.suggest(budget=Budget(clock=clock))
 
 
 def with_prompt(session: Any, **changes: Any) -> PetCtSession:

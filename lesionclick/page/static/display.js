@@ -10,6 +10,11 @@ export const CT_WINDOWS = {
   liver: [-45, 105],
 };
 
+/** What a window shows, in HU or SUV. */
+export function rangeText(kind, range) {
+  return range.map((end) => end.toFixed(kind === "pet" ? 1 : 0)).join(" to ");
+}
+
 export const COLORS = { tumor: "#ff6b57", background: "#5ad08a", crosshair: "#9fc3d6a0" };
 
 /** Low uptake white, high uptake black. */

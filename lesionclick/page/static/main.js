@@ -1,9 +1,10 @@
 // The page: what is shown of a case, and what a reader does with it.
 
 import { hideBanner, showBanner } from "./banner.js";
-import { CT_WINDOWS, PET_WINDOWS } from "./display.js";
+import { CT_WINDOWS, PET_WINDOWS, rangeText } from "./display.js";
 import { fillHelp, followKeys } from "./keys.js";
 import { Masks } from "./masks.js";
+import { say, tell } from "./message.js";
 import { followMouse } from "./mouse.js";
 import { fillPanel } from "./panel.js";
 import { drawPoint } from "./points.js";
@@ -23,10 +24,9 @@ let projection = null;
 let tool = "tumor";
 let lesion = null; // number of the lesion that a click sets in Task 2,
 let region = ""; // and the region that shows it, since each may count its own
-let current = -1; // row of the table
+let chosen = ""; // hottest place of the lesion that was gone to in Task 1, whatever its number becomes
 let fusion = 0.6;
 let active = null; // row under the mouse
-const windows = { ct: "soft tissue", pet: "0-5" };
 const ranges = { ct: [...CT_WINDOWS["soft tissue"]], pet: [...PET_WINDOWS["0-5"]] };
 
 document.title = `${study.name} – lesionclick`;
@@ -67,7 +67,6 @@ function applyDisplay() {
 }
 
 function setWindow(kind, name) {
-  windows[kind] = name;
   ranges[kind] = [...(kind === "ct" ? CT_WINDOWS : PET_WINDOWS)[name]];
   const select = $(`window-${kind}`);
   if (select) select.value = name;
@@ -113,10 +112,11 @@ const look = (mm) => goTo(rows[0], mm);
 function goToLesion(n) {
   const lesions = state?.findings?.lesions ?? [];
   if (!lesions.length) return;
-  current = ((n % lesions.length) + lesions.length) % lesions.length;
-  const one = lesions[current];
-  if (isPetCt) look(one.ras_mm);
-  else {
+  const one = lesions[((n % lesions.length) + lesions.length) % lesions.length];
+  if (isPetCt) {
+    chosen = String(one.ras_mm);
+    look(one.ras_mm);
+  } else {
     [lesion, region] = [one.number, one.region];
     const known = rows.filter((row) => one.places[row.scan]).reverse(); // the follow-up before the baseline
     goTo(known[0], one.places[known[0].scan], one.places);
@@ -126,7 +126,8 @@ function goToLesion(n) {
 
 const regionOf = (scan) => scan.replace(/-(baseline|followup)$/, "");
 
-const isChosen = (one) => one.number === lesion && (!one.region || one.region === region);
+const isChosen = (one) =>
+  isPetCt ? String(one.ras_mm) === chosen : one.number === lesion && (!one.region || one.region === region);
 
 function goToMark(mark) {
   if (!isPetCt) [lesion, region] = [Number(mark.kind), regionOf(mark.scan)];
@@ -158,17 +159,19 @@ function showValues(row, hovered) {
 
 // ---- doing
 
-const say = (text) => ($("message").textContent = text);
 const masks = new Masks(rows, $("message"));
 
 let latest = Promise.resolve();
+let failure = ""; // of the session, as it was told
 
 /** Act one after the other, since requests that are under way together may arrive in another order. */
-const act = (method, path, body) => (latest = latest.then(() => attempt(() => call(method, path, body))));
+function act(method, path, body) {
+  say(""); // now and not in line, lest it hides that an earlier action failed
+  return (latest = latest.then(() => attempt(() => call(method, path, body))));
+}
 
 async function attempt(action) {
   try {
-    say("");
     return await action();
   } catch (error) {
     say(error instanceof TypeError ? "The server did not get this: please do it again when it is back." : error.message);
@@ -215,7 +218,7 @@ function chooseTool(name) {
 
 const reader = {
   click,
-  csv: () => attempt(() => download("/api/lesions.csv", "lesions.csv")),
+  csv: () => say("") ?? attempt(() => download("/api/lesions.csv", "lesions.csv")),
   goTo,
   goToLesion,
   goToMark,
@@ -234,17 +237,18 @@ const reader = {
     const width = Math.max((high - low) * (1 + dx / 200), kind === "pet" ? 0.5 : 10);
     const level = kind === "pet" ? width / 2 : (low + high) / 2 - (dy * (high - low)) / 300;
     ranges[kind] = [level - width / 2, level + width / 2];
+    const own = $(`window-${kind}`).lastChild;
+    Object.assign(own, { textContent: rangeText(kind, ranges[kind]), selected: true });
     applyDisplay();
   },
   views: (row, change) => (isPetCt ? rows : [row]).forEach(change),
   newLesion: () => {
     lesion = nextNumber();
-    current = -1;
     say(`A click in the follow-up sets lesion ${lesion}.`);
     render();
   },
   get current() {
-    return isPetCt ? current : (state?.findings?.lesions ?? []).findIndex(isChosen);
+    return (state?.findings?.lesions ?? []).findIndex(isChosen);
   },
 };
 
@@ -270,10 +274,11 @@ function render() {
   $("progress").className = state.busy ? "busy" : "";
   const { first, final } = state.seconds;
   const shown = first === undefined ? "" : `first mask ${first.toFixed(1)} s`;
-  $("progress").textContent = final === undefined ? [shown, "computing"].filter(Boolean).join(", ") : `${shown}, final ${final.toFixed(1)} s`;
+  const last = final !== undefined ? `final ${final.toFixed(1)} s` : state.error ? "failed" : "computing";
+  $("progress").textContent = [shown, last].filter(Boolean).join(", ");
   $("warnings").textContent = state.warnings.join("\n");
   $("warnings").hidden = !state.warnings.length;
-  if (state.error) say(`The session failed: ${state.error}`);
+  failure = tell(state.error ? `The session failed: ${state.error}` : "", failure);
   fillPanel($("panel"), study, state, reader);
   for (const row of rows) row.paintOver();
   if (projection) {
@@ -289,6 +294,7 @@ function onState(fresh) {
   hideBanner();
   render();
   masks.show(state.mask);
+  projection?.load(); // what is missing of it
   document.body.dataset.revision = String(state.revision);
   document.body.dataset.final = String(state.final);
 }
@@ -317,6 +323,7 @@ function addControls() {
     const box = document.createElement("label");
     const select = Object.assign(document.createElement("select"), { id: `window-${kind}`, onchange: () => setWindow(kind, select.value) });
     for (const name of names) select.append(new Option(name, name));
+    select.append(Object.assign(new Option("", ""), { hidden: true })); // what the mouse has set
     box.append(label, select);
     $("windows").append(box);
   };
@@ -377,11 +384,9 @@ function addKeys() {
 }
 
 addControls();
-addKeys();
 for (const row of rows) {
   row.paint = paintPoints(row);
   await row.load(layersOf(row));
-  followMouse(row, reader);
 }
 active = rows[0];
 if (isPetCt) {
@@ -389,6 +394,7 @@ if (isPetCt) {
   projection.mm = rows[0].mm;
 }
 showValues(rows[0], null);
+addKeys(); // a key and a place act on all rows
+for (const row of rows) followMouse(row, reader);
 listen(onState, onLost);
 document.body.dataset.ready = "true";
-projection?.load().catch(() => say("The projection is not complete: the server did not answer."));

@@ -27,7 +27,7 @@ export function followMouse(row, reader) {
   over.addEventListener("pointerdown", (event) => {
     document.activeElement?.blur(); // from now on the keys are for the views
     const found = row.at(event);
-    if (!found) return;
+    if (!found || event.button > 2) return; // such as the one that goes back
     from = { ...found, button: event.button, x: event.clientX, y: event.clientY, lastX: event.clientX, lastY: event.clientY, moved: false };
     over.setPointerCapture(event.pointerId);
   });
@@ -63,6 +63,7 @@ export function followMouse(row, reader) {
     "wheel",
     (event) => {
       event.preventDefault();
+      if (event.deltaY === 0) return; // sideways
       if (event.ctrlKey) {
         reader.views(row, (other) => other.zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15));
         return;

@@ -88,8 +88,8 @@ addEventListener("pointerdown", () => (focused = null), { capture: true });
  * @param {{current: number, nextNumber: Function, look: Function, goToLesion: Function, goToMark: Function, newLesion: Function, suggest: Function, csv: Function}} reader
  */
 export function fillPanel(panel, study, state, reader) {
-  const { findings, suggestions, marks, final, busy } = state;
-  const wanted = JSON.stringify([findings, suggestions, marks, final, busy, reader.current, reader.nextNumber()]);
+  const { findings, suggestions, marks, final, busy, error } = state;
+  const wanted = JSON.stringify([findings, suggestions, marks, final, busy, error, reader.current, reader.nextNumber()]);
   if (wanted === shown) return;
   shown = wanted;
   const active = document.activeElement;
@@ -105,7 +105,8 @@ function partsOf(study, state, reader) {
   const csv = button("csv", reader.csv, { disabled: !state.final }, "CSV");
   const fresh = isPetCt ? [] : [button("new", reader.newLesion, {}, `New: ${reader.nextNumber()}`)];
   parts.push(heading("Lesions", ...fresh, csv));
-  if (!state.findings) parts.push(element("p", { className: "empty", textContent: "being computed" }));
+  const awaited = state.error ? "none: the session failed" : "being computed";
+  if (!state.findings) parts.push(element("p", { className: "empty", textContent: awaited }));
   else if (!state.findings.lesions.length) parts.push(element("p", { className: "empty", textContent: "none in the mask" }));
   else parts.push((isPetCt ? petctLesions : longitudinalLesions)(state.findings, reader.current, reader));
 

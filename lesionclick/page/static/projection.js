@@ -1,5 +1,6 @@
 // The rotating projection. The server makes the frames and knows which voxel each pixel shows.
 
+import { tell } from "./message.js";
 import { drawShape } from "./points.js";
 import { call } from "./server.js";
 
@@ -19,6 +20,8 @@ export class Projection {
     this.goTo = goTo;
     this.number = 0;
     this.frames = [];
+    this.isLoading = false;
+    this.told = "";
     this.range = [0, 5];
     this.mm = null;
     this.marks = [];
@@ -32,15 +35,25 @@ export class Projection {
     new ResizeObserver(() => this.draw()).observe(parent);
   }
 
+  /** Fetch the frames that are not there yet; where that fails, the next call goes on. */
   async load() {
-    Object.assign(this, await call("GET", "/api/projection"));
-    await this.fetchFrame(0);
-    this.draw();
-    for (let n = 1; n < this.axes.length; n++) await this.fetchFrame(n);
+    if (this.isLoading) return;
+    this.isLoading = true;
+    try {
+      if (!this.axes) Object.assign(this, await call("GET", "/api/projection"));
+      for (let n = this.frames.length; n < this.axes.length; n++) {
+        await this.fetchFrame(n);
+        if (n === 0) this.draw();
+      }
+      this.told = tell("", this.told);
+    } catch {
+      this.told = tell("The projection is not complete: the server did not answer.", this.told);
+    } finally {
+      this.isLoading = false;
+    }
   }
 
   async fetchFrame(number) {
-    if (this.frames[number]) return;
     const answer = await fetch(`/api/projection/${number}`);
     if (!answer.ok) throw new Error(`frame ${number}: ${answer.status}`);
     this.frames[number] = new Uint16Array(await answer.arrayBuffer());
