@@ -207,8 +207,8 @@ def _take(
     below = NOT_THE_LESION / 2 - float(lesion_logit[kept].min())
     lesion_logit = lesion_logit + max(below, 0.0)  # so that what is kept lies well above the mark of all else
     level = float(lesion_logit[kept].min())
-    near = ndimage.binary_dilation(kept)  # where interpolation decides on the border
-    lowest = min(level, 0.0)
+    # interpolation decides on the border: of a lesion at the logit zero, of what was taken for one half-way to the rest
+    near, lowest = (ndimage.binary_dilation(kept), 0.0) if found else (kept, level - 1)
     only = np.where(near, lesion_logit, np.minimum(lesion_logit, lowest - 1))
     window, values = patch.paste(only, ct.array.shape, NOT_THE_LESION)
     values[values < lowest] = NOT_THE_LESION

@@ -219,6 +219,7 @@ class TestSegment:
         )
         assert labels(mask) == {1: 1, 2: 1}
         assert mask.array[8, 12, 10] == 1
+        assert mask.array[8, 11, 10] == 2  # 2 mm away, and the next slice is 3 mm away
 
     def test_no_lesion_gives_an_empty_mask(self):
         model = BrightIsLesion()

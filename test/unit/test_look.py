@@ -21,9 +21,10 @@ from helpers.bright_lesions import (
 from scipy import ndimage
 
 from lesionclick.budget import Budget, Plan
-from lesionclick.images import Grid
+from lesionclick.images import Grid, Volume
+from lesionclick.longitudinal.case import Baseline
 from lesionclick.longitudinal.lesions import Lesion
-from lesionclick.longitudinal.look import look
+from lesionclick.longitudinal.look import find_boxes, look
 
 
 def test_a_lesion_at_the_border_of_its_patch_is_looked_at_in_a_larger_one():
@@ -63,8 +64,10 @@ def test_a_click_gets_its_surroundings_however_sure_of_background_the_network_is
             return [np.full(one[0].shape, logit, dtype=np.float32) for one in patches]
 
     mask = segment_lesions(followup(), [lesion(1, centre(BOX))], SeesNothing())
-    ball = 4 / 3 * np.pi * 6**3 / 2**3  # 6 mm around the click, in voxels of 2 mm
+    ball = 4 / 3 * np.pi * 6**3 / 12  # 6 mm around the click, in voxels of 2 x 2 x 3 mm
     assert labels(mask)[1] == pytest.approx(ball, rel=0.2)
+    far = GRID.to_physical(np.argwhere(mask.array)[:, ::-1]) - GRID.to_physical(centre(BOX))
+    assert np.linalg.norm(far, axis=1).max() < 6.9  # half of a voxel of the patch beyond
 
 
 def test_what_a_smaller_patch_does_not_show_stays_as_the_larger_one_had_it():
@@ -109,6 +112,10 @@ def test_of_a_lesion_of_unknown_size_the_surest_look_counts():
     assert zoom_of(Sees(5.0, 5.0, 5.0, 5.0, 5.0)) == 0.6  # the finest of equals
 
 
+def test_the_third_zoom_counts_whatever_a_smaller_patch_shows():
+    assert zoom_of(Sees(5.0, 5.0, 0.0, 5.0, 5.0, blobs={2: (4, 9.0)})) == 1.6  # 33 times the volume
+
+
 def test_a_large_patch_counts_where_the_next_smaller_one_shows_as_much():
     alone = {4: (4, 9.0)}  # 8 voxels of 12, 8 and 8 mm wide
     assert zoom_of(Sees(5.0, 5.0, 5.0, 5.0, blobs=alone)) == 0.6
@@ -121,6 +128,90 @@ def test_a_large_patch_counts_where_the_next_smaller_one_shows_as_much():
 def test_a_large_patch_that_shows_it_faintly_does_not_count():
     assert zoom_of(Sees(3.0, 3.0, 3.0, blobs={3: (5, 3.5), 4: (4, 4.1)})) == 4.0
     assert zoom_of(Sees(3.0, 3.0, 3.0, blobs={3: (5, 3.5), 4: (4, 3.9)})) == 0.6
+
+
+@pytest.mark.parametrize("up", [1.0, -1.0])
+@pytest.mark.parametrize(("slices", "zoom"), [(6, 1.0), (9, 1.6), (10, 2.5)])
+def test_the_first_patch_is_twice_as_large_as_the_baseline_along_each_axis(slices, zoom, up):
+    """A lesion of 8 x 8 mm and so many slices of 3 mm; the patch is 36 mm high at zoom 1, and 32 mm wide."""
+    numbers = np.zeros(GRID.shape_zyx, dtype=np.uint16)
+    numbers[4 : 4 + slices, 12:16, 10:14] = 1
+    grid = Grid(GRID.size_xyz, GRID.spacing_xyz, GRID.origin_xyz, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, up))
+    before = Baseline("primary", Volume(np.zeros(GRID.shape_zyx, np.float32), grid), Volume(numbers, grid), {})
+    one = Lesion(1, GRID.to_physical(centre(BOX))[0], True, before, grid.to_physical((11.5, 13.5, 8.0))[0], new=False)
+    model = Sees(blobs={0: (4, 9.0), 1: (4, 1.0), 2: (4, 1.0)})  # the first look is the surest
+    (seen,) = look(followup().ct, [one], find_boxes([one]), model)
+    assert seen.zoom == zoom
+
+
+def test_what_is_looked_for_without_a_size_is_looked_at_in_one_patch():
+    place = GRID.to_physical(centre(BOX))[0]
+    one = Lesion(1, place, False, baseline(), place, new=False)  # known by its point alone
+    model = Sees(9.0)
+    (seen,) = look(followup(BOX).ct, [one], find_boxes([one]), model)
+    assert (seen.zoom, seen.voxels, len(model.seen)) == (1.0, 64, 1)
+
+
+def test_boxes_are_those_of_lesions_with_voxels():
+    before, place = baseline(BOX, first=2), np.zeros(3)
+    lesions = [Lesion(number, place, True, before, place, new=False) for number in (1, 2, 3)]
+    assert find_boxes([*lesions, lesion(4, centre(BOX))]) == {2: (slice(8, 12), slice(12, 16), slice(10, 14))}
+
+
+@pytest.mark.parametrize(("beside", "voxels"), [(-3.9, 16), (-4.1, 8)])
+def test_a_click_on_nothing_gets_what_is_up_to_one_below_the_highest_logit(beside, voxels):
+    class SeesFaintly(BrightIsLesion):
+        """Sees two voxels along each axis, and along x one more on both sides, which are fainter."""
+
+        def predict_lesion_logits(self, patches, plan):
+            seen = super().predict_lesion_logits(patches, plan)
+            for one in seen:
+                one[:] = -9.0
+                z, y, x = (n // 2 for n in one.shape)
+                one[z - 1 : z + 1, y - 1 : y + 1, x - 2 : x + 2] = beside
+                one[z - 1 : z + 1, y - 1 : y + 1, x - 1 : x + 1] = -3.0
+            return seen
+
+    mask = segment_lesions(followup(), [known(1, centre(BOX))], SeesFaintly())
+    assert labels(mask) == {1: voxels}
+
+
+def test_a_click_on_nothing_in_a_large_patch_gets_the_voxels_in_its_middle():
+    """At zoom 4 the nearest voxels of the patch are 8.2 mm away, beyond the 6 mm around the click."""
+    mask = segment_lesions(followup(), [known(1, (20, 18, 10), size=16)], BrightIsLesion())
+    assert mask.array[10, 18, 20] == 1
+
+
+@pytest.mark.parametrize(("size", "zoom"), [(4, 1.0), (10, 2.5)])
+def test_the_channels_of_points_look_alike_at_any_zoom(size, zoom):
+    model = Sees(9.0, 1.0)
+    (seen,) = look(followup(BOX).ct, [one := known(1, centre(BOX), size=size)], find_boxes([one]), model)
+    assert seen.zoom == zoom
+    # the place is in the middle of the patch, 1.5, 1 and 1 mm from its nearest voxels as at zoom 1
+    middle = model.seen[0][3:, 5, 7, 7]
+    assert middle == pytest.approx(np.exp(-np.sqrt(1.5**2 + 1 + 1) / model.encoding.radius))
+
+
+def test_a_new_lesion_has_no_point_in_its_baseline():
+    place = GRID.to_physical(centre(BOX))[0]
+    one = Lesion(2, place, True, baseline(), place, new=True)
+    model = BrightIsLesion()
+    look(followup(BOX).ct, [one], {}, model)
+    for _, baseline_ct, mask, point, baseline_point in model.seen:
+        assert (baseline_ct.max(), mask.max(), baseline_point.max()) == (TISSUE, -1.0, 0.0)
+        assert point.max() > 0.5
+
+
+def test_what_touches_at_a_corner_is_one_component():
+    boxes = ((10, 12, 8), 2), ((12, 14, 10), 2)
+    assert labels(segment_lesions(followup(*boxes), [known(1, (10.5, 12.5, 8.5))], BrightIsLesion())) == {1: 16}
+
+
+def test_a_lesion_of_two_voxels_gives_one_of_them_away():
+    two = ((10, 11, 8), 1), ((10, 12, 8), 1)
+    place = (10.4, 11.6, 8.4)  # rounded to the second
+    found = labels(segment_lesions(followup(*two), [known(n, place) for n in (1, 2, 3)], BrightIsLesion()))
+    assert found == {1: 1, 2: 1, 3: 1}
 
 
 class SeesMoreClosely(BrightIsLesion):

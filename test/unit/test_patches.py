@@ -93,3 +93,20 @@ def test_a_patch_at_an_index_of_the_networks_own_grid():
     patch = Patch.at_index((4.5, 8.5, 9.5), SHAPE, 1.0)
     assert np.array_equal(patch.cut(RAMP, 0.0), RAMP[3:7, 6:12, 7:13])
     assert Patch.at_index((4.5, 8.5, 9.5), SHAPE, 0.6).to_patch((4.5, 8.5, 9.5)) == pytest.approx((1.5, 2.5, 2.5))
+
+
+def test_each_axis_of_a_patch_has_its_own_spacing_whatever_the_axes_of_the_image():
+    """Steps along x, y, z of the image go up, to the left and to the back: along z, x, y of the patient."""
+    turned = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+    grid = Grid((20, 18, 10), (2.0, 2.0, 3.0), (-5.0, 7.0, 100.0), turned)
+    patch = Patch.around(grid, whole(grid, (9.0, 8.0, 5.0)), (3, 3, 3), (4.0, 3.0, 2.0))
+    assert patch.to_patch((5, 8, 11)) == pytest.approx((2, 1, 1))  # 4 mm up
+    assert patch.to_patch((6, 8, 9)) == pytest.approx((1, 2, 1))  # 3 mm to the back
+    assert patch.to_patch((5, 9, 9)) == pytest.approx((1, 1, 2))  # 2 mm to the left
+
+
+def test_half_of_a_voxel_of_the_lesion_is_in_the_mask():
+    numbers = np.zeros(GRID.shape_zyx, dtype=np.uint16)
+    numbers[5, 9, 8] = 3
+    mask = Patch.around(GRID, whole(GRID, (8.0, 9.0, 5.0)), (1, 1, 4), SPACING).cut_mask(numbers, 3)
+    assert mask.ravel().tolist() == [False, True, True, False]

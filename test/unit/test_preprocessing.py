@@ -88,3 +88,9 @@ def test_a_mask_in_another_shape_is_what_overlaps_it_and_the_voxels_beside(shape
     overlapping = functional.adaptive_max_pool3d(mask[None].float(), shape)
     expected = functional.max_pool3d(overlapping, 3, stride=1, padding=1)[0] > 0
     assert torch.equal(_shrink_mask(mask, shape), expected)
+
+
+def test_a_point_beside_the_crop_goes_to_its_outer_voxels():
+    """Ten voxels become twenty: the centre of the first lies between the first two, and so at the other end."""
+    moved = to_network_grid(np.array([[3.0, 12.0, 30.0]]), [(10, 20)] * 3, (20, 20, 20), "centre")
+    assert moved.tolist() == [[0.5, 4.5, 18.5]]

@@ -195,3 +195,13 @@ def test_the_csv_has_a_line_for_each_lesion_and_the_total() -> None:
     assert rows[2]["volume_ml"] == "0.024"
     assert rows[2]["glycolysis_g"] == "0.060"
     assert rows[2]["suv_max"] == ""
+
+
+def test_the_csv_has_the_place_of_the_hottest_voxel() -> None:
+    grid = Grid((6, 3, 3), (5.0, 5.0, 5.0), (0.0, 0.0, 0.0))
+    mask, pet = np.zeros((3, 3, 6), dtype=np.uint8), np.zeros((3, 3, 6), dtype=np.float32)
+    mask[1, 1, 1:5] = 1
+    pet[1, 1, 1], pet[:, :, 3:] = 10.0, 8.0
+    found = quantify(Volume(mask, grid), Volume(pet, grid))
+    assert found.lesions[0].peak_xyz == (4, 1, 1)
+    assert to_csv(found).splitlines()[1].endswith(",1,1,1")

@@ -307,3 +307,44 @@ def test_points_far_apart_are_corrected_each_in_its_place():
     np.testing.assert_array_equal(both, _apply(logit, [near])[0] | _apply(logit, [far])[0])
     np.testing.assert_array_equal(both, both[:, :, ::-1])
     assert both.any()
+
+
+@pytest.mark.parametrize(("value", "lesion"), [(-2.72, True), (-2.74, False)])
+def test_a_correction_between_points_has_the_value_worked_out(value, lesion):
+    """Points 12 mm apart have a covariance of k = exp(-1/2) and a variance of 1.01; the first is wrong, by 5.
+
+    The weights are w = 5 / (1.01 - k**2 / 1.01) = 7.743 and -w k / 1.01 = -4.650. In the middle, 6 mm from both, their
+    sum times exp(-1/8) is added, 2.730.
+    """
+    logit = np.full((1, 1, 40), -9.0, dtype=np.float32)
+    logit[0, 0, [10, 11, 12]] = -4.0, value, 1.0
+    prompts = Prompts.from_indices(tumor_zyx=[[0, 0, 10], [0, 0, 12]])
+    assert apply_rules(logit, prompts, (6.0, 6.0, 6.0), "clicks")[0][0, 0, 11] == lesion
+
+
+def test_a_correction_ends_at_four_standard_deviations_on_both_sides():
+    """A click that is wrong by 101 has a weight of 100, and adds 100 exp(-8) = 0.0335 at 48 mm."""
+    logit = np.full((1, 1, 60), -1e-4, dtype=np.float32)
+    logit[0, 0, 30] = -100.0
+    mask, _ = apply_rules(logit, Prompts.from_indices(tumor_zyx=[[0, 0, 30]]), (4.0, 4.0, 4.0), "clicks")
+    assert np.flatnonzero(mask).tolist() == list(range(18, 43))
+
+
+def test_a_logit_of_zero_that_no_correction_reaches_is_no_lesion():
+    """The boxes around two clicks are joined, and in a corner of both together neither click corrects anything."""
+    logit = np.zeros((1, 40, 40), dtype=np.float32)
+    logit[0, 5, 5] = -1.0
+    prompts = Prompts.from_indices(tumor_zyx=[[0, 5, 5]], background_zyx=[[0, 12, 12]])
+    mask, _ = apply_rules(logit, prompts, (12.0, 12.0, 12.0), "clicks")
+    assert mask[0, 5, 9]
+    assert not mask[0, 1, 16]
+    assert not mask[0, 16, 1]
+
+
+def test_where_there_is_no_lesion_what_touches_at_a_corner_is_removed_as_one():
+    logit = np.full((4, 4, 28), -1.0, dtype=np.float32)
+    logit[1, 1, 1] = logit[2, 2, 2] = 1.0
+    clicks = [[0, 0, 4 * n] for n in range(1, 7)]
+    mask, acted = apply_rules(logit, Prompts.from_indices(background_zyx=clicks), SPACING, "challenge")
+    assert not mask.any()
+    assert acted.removed == 1

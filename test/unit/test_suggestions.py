@@ -283,3 +283,21 @@ def test_a_calibration_changes_how_sure_a_place_is_and_no_voxel_of_the_mask(sess
     unsure = with_prompt(session, calibration=Calibration(scale=0.25)).suggest()
     np.testing.assert_array_equal(session.segment().mask.array, before)
     assert max(one.spread for one in unsure) < min(one.spread for one in plain)
+
+
+@pytest.mark.parametrize(("around", "suv", "hot"), [(0.0, 1.9, False), (0.0, 2.1, True), (1.0, 1.9, False)])
+def test_uptake_is_hot_from_an_suv_on(around: float, suv: float, hot: bool) -> None:
+    assert _is_hot(around, suv) == hot
+
+
+@pytest.mark.parametrize(("suv", "hot"), [(3.95, False), (4.05, True)])
+def test_uptake_is_hot_from_twice_its_surroundings_on(suv: float, hot: bool) -> None:
+    assert _is_hot(2.0, suv) == hot
+
+
+def _is_hot(around: float, suv: float) -> bool:
+    pet = np.full((21, 21, 21), around, dtype=np.float32)
+    pet[10, 10, 10] = suv
+    hot = Findings(np.zeros(pet.shape, dtype=bool), np.zeros(pet.shape), pet, (4.0, 4.0, 4.0)).hot
+    assert hot.sum() == hot[10, 10, 10]
+    return bool(hot[10, 10, 10])
