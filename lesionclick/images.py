@@ -154,13 +154,15 @@ class Volume:
         """
         return cls.from_image(read_image(path))
 
-    def write(self, path: Path | str) -> None:
+    def write(self, path: Path | str, compression: int = -1) -> None:
         """Write a compressed image file that any user can read; it appears whole or not at all.
 
         Parameters
         ----------
         path
             Its ending tells the form, one of `WRITABLE`. An existing file is replaced.
+        compression
+            From 1 to 9; by default the usual one.
 
         Raises
         ------
@@ -173,7 +175,7 @@ class Volume:
         image = self.to_image()
         with replacing(path) as temporary:
             try:
-                sitk.WriteImage(image, itk_name(temporary), useCompression=True)
+                sitk.WriteImage(image, itk_name(temporary), useCompression=True, compressionLevel=compression)
             except ITK_ERRORS as error:
                 raise unwritable(path.parent, error) from error
             _require_written(temporary, self.array)

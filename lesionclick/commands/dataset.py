@@ -21,9 +21,11 @@ def dataset(download: Path, /, *, output: Path, processes: PositiveInt = 2) -> N
     processes
         How many read images side by side.
     """
+    from lesionclick.commands.stopping import stops_with_its_processes
     from lesionclick.training.raw_sets import build_raw_set
 
-    built = build_raw_set(download, output, processes=processes)
+    with stops_with_its_processes():
+        built = build_raw_set(download, output, processes=processes)
     for name, reason in built.broken.items():
         print(f"broken: {name}: {reason}")
     print(f"{built.folder}: {len(built.cases)} cases from {built.layout}, {len(built.broken)} broken")

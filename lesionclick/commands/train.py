@@ -65,24 +65,25 @@ def train(
     prepare_only
         End when the data are preprocessed, which needs no GPU; go on with `--resume`.
     """
+    from lesionclick.commands.stopping import stops_with_its_processes
     from lesionclick.training.train import prepare
     from lesionclick.training.train import train as train_model
 
-    if prepare_only:
-        print(prepare(task, dataset, config, output, minutes=minutes, processes=processes))
-        return
-
-    folder = train_model(
-        task,
-        dataset,
-        config,
-        output,
-        device=device,
-        minutes=minutes,
-        fold=str(fold),
-        processes=processes,
-        gpus=gpus,
-        resume=resume,
-        initial=initial,
-    )
+    with stops_with_its_processes():
+        if prepare_only:
+            folder = prepare(task, dataset, config, output, minutes=minutes, processes=processes)
+        else:
+            folder = train_model(
+                task,
+                dataset,
+                config,
+                output,
+                device=device,
+                minutes=minutes,
+                fold=str(fold),
+                processes=processes,
+                gpus=gpus,
+                resume=resume,
+                initial=initial,
+            )
     print(folder)

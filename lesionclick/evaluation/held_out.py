@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def write_held_out(dataset: Path, fold: int, output: Path, *, seed: int = 0) -> 
     fold
         Number of the fold in its ``splits_final.json``.
     output
-        Folder for ``cases/<case>`` and ``labels/<case>.mha``; for Task 2 ``labels/<case>/primary.mha``.
+        Folder for ``cases/<case>`` and ``labels/<case>.mha``; for Task 2 ``labels/<case>/primary.mha``. They appear
+        when they are complete.
     seed
         Of the clicks; they also follow from the case's name, so that they do not depend on the other cases.
 
@@ -46,17 +48,26 @@ def write_held_out(dataset: Path, fold: int, output: Path, *, seed: int = 0) -> 
     InputError
         If the data set or the fold is not there, a file of the download is gone, or something lies in `output`.
     """
+    part = output / ".part"
+    shutil.rmtree(part, ignore_errors=True)
     if output.exists() and any(output.iterdir()):  # cases of another fold, which its model has seen
         raise InputError(f"{output}: expected a new or an empty folder, found {next(output.iterdir()).name} in it")
     known, splits = (_read_json(dataset / name) for name in ("cases.json", "splits_final.json"))
     if not 0 <= fold < len(splits):
         raise InputError(f"{dataset / 'splits_final.json'}: expected a fold from 0 to {len(splits) - 1}, found {fold}")
     cases = {name: known["cases"][name] for name in splits[fold]["val"]}
-    if len(next(iter(cases.values()))["images"]) > 1:
-        for name in cases:
-            _write_petct(dataset, name, output, seed)
-        return list(cases)
-    return _write_longitudinal(cases, output)
+    try:
+        if len(next(iter(cases.values()))["images"]) > 1:
+            for name in cases:
+                _write_petct(dataset, name, part, seed)
+            written = list(cases)
+        else:
+            written = _write_longitudinal(cases, part)
+        for path in sorted(part.glob("*"), reverse=True):  # the cases last
+            path.rename(output / path.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return written
 
 
 def _read_json(path: Path) -> Any:

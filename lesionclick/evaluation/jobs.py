@@ -23,7 +23,7 @@ from lesionclick.evaluation.measures import MaskPair
 from lesionclick.grand_challenge.case_folder import LISTING, CaseFolder
 from lesionclick.grand_challenge.click_files import write_clicks
 from lesionclick.grand_challenge.interfaces import Socket
-from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_reason, require_same_grid
+from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_reason, replacing, require_same_grid
 from lesionclick.petct.rules import RulesActed
 from lesionclick.prompts.points import Prompts
 
@@ -130,7 +130,8 @@ class Jobs:
                 told = self.run(input_dir, output_dir)
                 seconds = perf_counter() - start
                 for socket, path in check_outputs(self.folder, output_dir).items():
-                    shutil.copyfile(path, masks[socket])
+                    with replacing(masks[socket]) as kept:
+                        shutil.copyfile(path, kept)
         except LesionClickError as error:
             raise type(error)(f"{self.case_name}, step {step}: {error}") from error
         except Exception as error:

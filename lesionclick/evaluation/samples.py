@@ -9,7 +9,6 @@ from typing import Literal
 
 import cc3d
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from lesionclick.errors import InputError
@@ -256,7 +255,7 @@ def _uuid(text: str) -> uuid.UUID:
 
 def _write_image(volume: Volume, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(volume.to_image(), str(path), useCompression=True, compressionLevel=9)
+    volume.write(path, compression=9)
 
 
 def write_case(output: Path, name: str, images: Mapping[Socket, Volume], clicks: Mapping[Socket, Prompts]) -> None:

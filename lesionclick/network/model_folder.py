@@ -68,13 +68,13 @@ def find_model_folder(given: Path | None, task: TaskName) -> Path:
     Raises
     ------
     ModelError
-        If the platform's folder holds something else, whose weights are surely meant, or cannot be read.
+        If one of the first two holds something else, whose weights are surely meant, or cannot be read.
     """
     try:
         for folder in (given, PLATFORM_MODEL):
             if folder is not None and (folder / task / "plans.json").is_file():
                 return folder / task
-            if folder is not None and (folder == given or _holds_model(folder)):
+            if folder is not None and (_holds_model(folder) or folder == given):
                 return folder
     except OSError as error:
         raise ModelError(f"expected a model folder that user {os.getuid()} can read, found {error}") from error

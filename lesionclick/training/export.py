@@ -43,7 +43,8 @@ def export_model(trained: Path, target: Path, *, half: bool = True) -> Path:
     ModelError
         If no fold has a final checkpoint, several trainings lie in `trained`, or it was trained by others.
     InputError
-        If `target` is a folder with anything but a model, such as the training, or is another kind of archive.
+        If `target` is a folder with anything but a model, such as the training, or is another kind of archive, or if
+        there is no room for it.
     """
     results = _find_results(trained)
     if "prompt" not in json.loads((results / "plans.json").read_text()):
@@ -162,4 +163,7 @@ def _write_model(results: Path, checkpoints: list[Path], target: Path, *, half: 
         }
         folder = target / source.parent.name
         folder.mkdir()
-        torch.save(kept, folder / source.name)
+        try:
+            torch.save(kept, folder / source.name)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise InputError(f"{target.parent}: expected room for {source.name}, found {error}") from error

@@ -36,6 +36,9 @@ RECIPES = {
     ("task2", "large"): Recipe("ExperimentPlanner", "large", "nnUNetTrainerLongitudinal", PAIR),
 }
 
+CHANNELS = {"task1": ("CT", "PET"), "task2": ("CT",)}
+"""Of the images, in their order."""
+
 _SUV_PER_UNIT = 5.0
 
 # Zero is air in all images, so that the zeros which nnU-Net pads with look like air and not like tissue or uptake. Task

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from lesionclick.errors import InputError
+from lesionclick.network.checkpoints import find_checkpoints
 from lesionclick.training.distributed import run_on_gpus
 from lesionclick.training.export import export_model
 from lesionclick.training.places import balance_lesions, list_places
-from lesionclick.training.plans import RECIPES, adapt_plans
+from lesionclick.training.plans import CHANNELS, RECIPES, adapt_plans
 from lesionclick.training.warm_start import take_weights
 
 _LOG = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ def train(
     if (dataset / "splits_final.json").is_file():  # before hours of preparing
         _require_fold(fold, dataset)
     if not resume or not _is_prepared(task, dataset, config, output):
+        if initial is not None:
+            find_checkpoints(initial)
         prepare(task, dataset, config, output, minutes=minutes, processes=processes)
     _require_fold(fold, output / "preprocessed" / dataset.name)
     training = Training(
@@ -187,10 +190,11 @@ def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: flo
     Raises
     ------
     InputError
-        If the data set folder is not in nnU-Net's raw layout.
+        If the data set folder is not in nnU-Net's raw layout, or its channels are not those of the task.
     """
     if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
         raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
+    _require_channels(task, dataset / "dataset.json")
     set_folders(dataset.parent, output)
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments, preprocess
@@ -212,6 +216,15 @@ def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: flo
         shutil.copyfile(dataset / split.name, split)
     (preprocessed / _PREPARED).write_text(json.dumps([task, config]))
     return preprocessed
+
+
+def _require_channels(task: str, path: Path) -> None:
+    """Refuse the data set of another task, and one whose clicks are channels of their own."""
+    found = tuple(json.loads(path.read_text()).get("channel_names", {}).values())
+    if len(found) != len(CHANNELS[task]):
+        raise InputError(
+            f"{path}: expected the channels {', '.join(CHANNELS[task])} for {task}, found {', '.join(found)}"
+        )
 
 
 def _is_prepared(task: str, dataset: Path, config: str, output: Path) -> bool:

@@ -198,6 +198,21 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
         train("task1", tmp_path, "small", tmp_path / "out")
 
 
+@pytest.mark.parametrize(("task", "channels"), [("task1", ("CT",)), ("task2", ("CT", "PET"))])
+def test_the_data_set_of_another_task_is_refused(tmp_path, task, channels):
+    dataset = tmp_path / "Dataset001_A"
+    dataset.mkdir()
+    (dataset / "dataset.json").write_text(json.dumps({"channel_names": dict(enumerate(channels))}))
+    with pytest.raises(InputError, match=f"expected the channels .* for {task}, found {', '.join(channels)}"):
+        train(task, dataset, "small", tmp_path / "out")
+
+
+def test_a_folder_without_initial_weights_is_refused_before_anything_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr("lesionclick.training.train.prepare", lambda *_, **__: pytest.fail("prepared"))
+    with pytest.raises(ModelError, match="expected folders fold_"):
+        train("task1", tmp_path / "Dataset001_A", "small", tmp_path / "out", initial=tmp_path / "misspelt")
+
+
 @pytest.mark.parametrize(("folds", "last"), [(3, 2), (None, 4)])
 def test_a_fold_that_no_split_has_is_refused(tmp_path, folds, last):
     """nnU-Net would part the cases at random, those of one patient too."""
@@ -257,6 +272,15 @@ class TestExport:
             export_model(trained, target)
         assert (target / "plans.json").read_bytes() == before
         assert {path.name for path in tmp_path.iterdir()} == {"model", "trained"}
+
+    def test_a_full_disk_is_told_in_a_line(self, trained, tmp_path, monkeypatch):
+        def fail(*_):
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 123264 vs 123152")
+
+        monkeypatch.setattr(torch, "save", fail)
+        with pytest.raises(InputError, match=r"expected room for checkpoint_final\.pth"):
+            export_model(trained, tmp_path / "model")
+        assert {path.name for path in tmp_path.iterdir()} == {"trained"}
 
     def test_a_checkpoint_that_is_cut_off_is_named(self, trained, tmp_path):
         path = trained / "fold_1" / "checkpoint_final.pth"

@@ -105,3 +105,17 @@ def test_what_is_not_there_is_named(petct: Path, tmp_path: Path) -> None:
     (petct / "cases.json").unlink()
     with pytest.raises(InputError, match=r"cases\.json: expected a file that lesionclick dataset has written"):
         write_held_out(petct, 0, tmp_path / "out")
+
+
+def test_what_fails_leaves_no_part_of_the_cases(petct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as changed:
+        changed.setattr("lesionclick.evaluation.held_out._write_label", fail)
+        with pytest.raises(OSError, match="no space left"):
+            write_held_out(petct, 1, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "out" / ".part" / "cases").mkdir(parents=True)  # of a command that was killed
+    write_held_out(petct, 1, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"cases", "labels"}

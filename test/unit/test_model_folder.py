@@ -12,6 +12,7 @@ from helpers.model_folder import checkpoint_of, write_checkpoint
 
 from lesionclick.errors import ModelError
 from lesionclick.network.checkpoints import find_checkpoints
+from lesionclick.network.model_folder import find_model_folder
 from lesionclick.petct.model import PetCtModel
 from lesionclick.prompts.spec import OFFICIAL_BASELINE
 
@@ -84,7 +85,7 @@ def weights_with_batch_statistics(folder: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda f: shutil.rmtree(f), r"plans\.json: .*FileNotFoundError"),
-    "no plans": (lambda f: (f / "plans.json").unlink(), r"plans\.json: .*FileNotFoundError"),
+    "no plans": (lambda f: (f / "plans.json").unlink(), r"expected plans\.json in it or in its task1 or task2"),
     "no dataset": (lambda f: (f / "dataset.json").unlink(), r"dataset\.json: .*FileNotFoundError"),
     "plans not JSON": (lambda f: (f / "plans.json").write_text("{"), r"plans\.json: expected a JSON object"),
     "plans a list": (lambda f: (f / "plans.json").write_text("[]"), r"plans\.json: expected a JSON object.*list"),
@@ -170,3 +171,10 @@ def test_broken_folder_is_refused(damage: Callable[[Path], object], message: str
     damage(folder)
     with pytest.raises(ModelError, match=rf"(?s){message}"):
         PetCtModel.load(folder, device=CPU)
+
+
+def test_a_given_folder_with_a_folder_too_many_is_told_as_such(tmp_path):
+    (tmp_path / "given" / "deeper").mkdir(parents=True)
+    (tmp_path / "given" / "deeper" / "plans.json").touch()
+    with pytest.raises(ModelError, match=r"expected plans\.json in it or in its task1 or task2.*lies in .*deeper"):
+        find_model_folder(tmp_path / "given", "task1")

@@ -1,4 +1,5 @@
 import json
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,3 +286,19 @@ def test_a_job_that_fails_leaves_no_mask_of_an_earlier_replay(cases: Path, tmp_p
     with pytest.raises(ModelError, match="step 0: broken"):
         replay_case(cases / "positive", fail, tmp_path / "out", steps=(0, 1))
     assert [path.name for path in (tmp_path / "out" / "positive").iterdir()] == ["step_01.mha"]
+
+
+def test_a_mask_that_finds_no_room_is_not_left_half(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copyfile
+
+    def fail(source: Path, target: Path, **options: bool) -> None:
+        copy(source, target, **options)
+        if (tmp_path / "out") in Path(target).parents:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr("lesionclick.evaluation.jobs.shutil.copyfile", fail)
+    with pytest.raises(InputError, match=r"step 0: .*No space left on device"):
+        replay_case(cases / "positive", segment, tmp_path / "out")
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

@@ -128,3 +128,13 @@ def assert_same_image(path: Path, expected: Path) -> None:
     assert ours.grid == wanted.grid
     assert ours.array.dtype == wanted.array.dtype
     assert (ours.array == wanted.array).all()
+
+
+def test_a_full_disk_leaves_no_part_of_an_image(
+    visits: Visits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ITK writes what there is room for, and may not notice."""
+    monkeypatch.setattr("SimpleITK.WriteImage", lambda _image, path, **_: Path(path).write_bytes(b"half"))
+    with pytest.raises(InputError, match="found a full disk"):
+        write_longitudinal_sample([visits], "a case", tmp_path / "case")
+    assert not list(tmp_path.rglob("*.mha"))
