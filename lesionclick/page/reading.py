@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ class Reading:
             return self._answer.masks.get(scan) if self._answer else None
 
     def add(self, scan: str, kind: str, ras_mm: Sequence[float]) -> Mark:
-        """Set a mark.
+        """Set a mark, or return that of its kind which lies there: a second click may come before the first one shows.
 
         Parameters
         ----------
@@ -149,6 +150,9 @@ class Reading:
         x, y, z = voxel
         with self._lock:
             mark = Mark(self._next_number, scan, kind, (float(x), float(y), float(z)))
+            for one in self._history.present:
+                if replace(one, number=mark.number) == mark:
+                    return one
             placed = self.study.placed(self._history.present, mark)  # which may bring further marks
             self._next_number = 1 + max(self._next_number, *(one.number for one in placed))
             self._change(lambda: self._history.do(placed))

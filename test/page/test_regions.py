@@ -1,11 +1,11 @@
-"""Two regions of a longitudinal case that count their lesions by the same numbers, in a real browser."""
+"""Longitudinal cases in a real browser: two regions that count their lesions by the same numbers, and the keys."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers.bright_lesions import BOX, OTHER, BrightIsLesion, baseline, followup
+from helpers.bright_lesions import BOX, GRID, OTHER, BrightIsLesion, baseline, followup
 from helpers.screen import wait_for
 from helpers.served_page import serving
 
@@ -13,6 +13,7 @@ from lesionclick.longitudinal.alignment import Alignment
 from lesionclick.longitudinal.case import LongitudinalCase
 from lesionclick.longitudinal.session import LongitudinalSession
 from lesionclick.page.longitudinal import LongitudinalStudy
+from lesionclick.page.places import ras_at
 from lesionclick.page.reading import Reading
 from lesionclick.page.records import Records
 
@@ -37,3 +38,18 @@ def test_all_lesions_are_reached_and_the_right_row_is_marked(tmp_path: Path, ope
             wait_for(page, f"{CURRENT} === '{expected}'")
         page.locator("#panel tbody tr", has_text="2 secondary").click()
         wait_for(page, f"{CURRENT} === '2 secondary'")
+        served.reading.add("secondary-followup", "2", ras_at(GRID, OTHER[0]))
+        wait_for(
+            page, "[...document.querySelectorAll('.points button')].some((one) => one.innerText === '2 secondary')"
+        )
+
+
+def test_the_list_of_keys_tells_what_two_times_know_alone(tmp_path: Path, open_page: Callable[[str], Any]) -> None:
+    case = LongitudinalCase((baseline(BOX),), (followup(BOX),))
+    study = LongitudinalStudy(LongitudinalSession(BrightIsLesion(), case), "a case")  # type: ignore[arg-type]
+    with serving(Reading(study, Records(tmp_path, tuple(study.click_files(()))))) as served:
+        page = open_page(served.access.url)
+        page.keyboard.press("?")
+        told = page.locator("#keys").inner_text()
+        assert "point of the chosen lesion" in told
+        assert not any(word in told for word in ("tumour", "background", "MIP", "PET", "null"))

@@ -106,6 +106,11 @@ class TestReading:
         reading.undo()
         assert len(read_clicks(reading.records.paths[0])) == 2
 
+    def test_a_click_where_a_point_of_this_kind_lies_does_nothing(self, reading: Reading) -> None:
+        marks = [reading.add("pet", kind, mm((3, 4, 5))) for kind in ("tumor", "tumor", "background")]
+        assert marks[0] == marks[1] != marks[2]
+        assert len(read_clicks(reading.records.paths[0])) == 2
+
     def test_a_further_reading_goes_on_from_the_files(self, reading: Reading) -> None:
         reading.add("pet", "tumor", mm((3, 4, 5)))
         again = make_reading(reading.records.folder)

@@ -1,41 +1,52 @@
 // The keys. Where OHIF's readers have one for the same, it is the same.
 
-/** @type {[string, [string, string][]][]} */
+/**
+ * Each line: the key, what it does with a PET/CT, and with two times where that is another thing, or null for nothing.
+ *
+ * @type {[string, [string, string | null, (string | null)?][]][]}
+ */
 const HELP = [
   ["Mouse", [
-    ["left click", "set a point of the chosen kind; on a point (with two times: of the chosen lesion): delete it"],
-    ["right or Shift click", "set a point of the other kind"],
+    [
+      "left click",
+      "set a point of the chosen kind; on a point: delete it",
+      "set the point of the chosen lesion, or move it; on that point: delete it",
+    ],
+    ["right or Shift click", "set a point of the other kind", null],
     ["left drag", "move the crosshair through all views"],
     ["wheel", "go through the slices; with Ctrl: zoom"],
     ["middle drag", "move the image"],
     ["right drag", "window: width and level"],
-    ["click on the MIP", "go to the voxel that shows; drag or wheel: turn"],
+    ["click on the MIP", "go to the voxel that shows; drag or wheel: turn", null],
   ]],
   ["Keys", [
-    ["t  b  v", "a click sets tumour, background, or only the crosshair"],
+    ["t  b  v", "a click sets tumour, background, or only the crosshair", null],
+    ["t  v", null, "a click sets a point, or only the crosshair"],
     ["Space", "set a point at the crosshair"],
     ["Ctrl+Z  Ctrl+Y", "undo, redo"],
     ["n  p", "next, previous lesion"],
-    ["g", "where to click next"],
+    ["g", "where to click next", null],
     ["m", "show or hide the mask"],
     ["arrows up, down", "one slice; Page up, down: five"],
-    ["arrows left, right", "turn the MIP; r: keep turning"],
+    ["arrows left, right", "turn the MIP; r: keep turning", null],
     ["+  -  =", "zoom in, out, fit"],
     ["1 2 3 4", "CT: soft tissue, lung, bone, liver"],
-    ["5 6 7", "PET: SUV 0-5, 0-10, 0-20"],
-    ["[  ]", "fusion: less, more PET"],
+    ["5 6 7", "PET: SUV 0-5, 0-10, 0-20", null],
+    ["[  ]", "fusion: less, more PET", null],
     ["Ctrl+S", "save"],
     ["?", "this list"],
   ]],
 ];
 
-/** Fill the dialog that lists the keys. */
-export function fillHelp(dialog) {
+/** Fill the dialog that lists what mouse and keys do with a case of either task. */
+export function fillHelp(dialog, isPetCt) {
   for (const [title, lines] of HELP) {
     const head = document.createElement("strong");
     head.textContent = title;
     const list = document.createElement("dl");
-    for (const [key, text] of lines) {
+    for (const [key, petct, longitudinal = petct] of lines) {
+      const text = isPetCt ? petct : longitudinal;
+      if (text === null) continue;
       const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
       dt.textContent = key;
       dd.textContent = text;

@@ -6,7 +6,7 @@ import { fillHelp, followKeys } from "./keys.js";
 import { Masks } from "./masks.js";
 import { say, tell } from "./message.js";
 import { followMouse } from "./mouse.js";
-import { fillPanel } from "./panel.js";
+import { fillPanel, regionOf } from "./panel.js";
 import { drawPoint } from "./points.js";
 import { Projection } from "./projection.js";
 import { call, download, listen } from "./server.js";
@@ -31,7 +31,7 @@ const ranges = { ct: [...CT_WINDOWS["soft tissue"]], pet: [...PET_WINDOWS["0-5"]
 
 document.title = `${study.name} – lesionclick`;
 $("case").textContent = study.name;
-fillHelp($("keys"));
+fillHelp($("keys"), isPetCt);
 
 // ---- what is shown
 
@@ -123,8 +123,6 @@ function goToLesion(n) {
   }
   render();
 }
-
-const regionOf = (scan) => scan.replace(/-(baseline|followup)$/, "");
 
 const isChosen = (one) =>
   isPetCt ? String(one.ras_mm) === chosen : one.number === lesion && (!one.region || one.region === region);

@@ -4,6 +4,9 @@ import { labelColor } from "./display.js";
 
 const number = (value, digits = 1) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
+/** The part of the body that a scan of Task 2 shows. */
+export const regionOf = (scan) => scan.replace(/-(baseline|followup)$/, "");
+
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
@@ -126,7 +129,8 @@ function partsOf(study, state, reader) {
   for (const mark of state.marks) {
     const dot = element("span", { className: `dot ${mark.kind}` });
     if (!isPetCt) dot.style.background = `rgb(${labelColor(Number(mark.kind))})`;
-    const text = isPetCt ? mark.voxel.join(" ") : mark.kind;
+    const lesion = study.clickable.length > 1 ? `${mark.kind} ${regionOf(mark.scan)}` : mark.kind;
+    const text = isPetCt ? mark.voxel.join(" ") : lesion;
     points.append(button(`point ${mark.number}`, () => reader.goToMark(mark), { title: "go there" }, dot, text));
   }
   parts.push(state.marks.length ? points : element("p", { className: "empty", textContent: isPetCt ? "none yet" : "none: the lesions of the baseline are looked for" }));
