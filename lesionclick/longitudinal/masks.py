@@ -33,8 +33,8 @@ from lesionclick.longitudinal.model import LongitudinalModel
 
 logger = logging.getLogger(__name__)
 
-CROWDED = 3
-"""Voxels around a click in which a lesion that all its voxels were taken from gets another's first."""
+CROWDED_MM = 10.0
+"""How far around a click a voxel is looked for first for a lesion that all its voxels were taken from."""
 
 
 @dataclass(frozen=True)
@@ -204,22 +204,31 @@ class _Canvas:
         counts = np.zeros(size, dtype=np.int64)
         for plane in self.mask:  # of which a copy is made with eight bytes to a voxel
             counts += np.bincount(plane.ravel(), minlength=size)
+        counts[0] += 1  # no lesion, whose last voxel may go
         for lesion in clicked:
-            if counts[lesion.number]:
-                continue
-            at = np.rint(self.grid.to_index_zyx(lesion.place_mm)[0]).clip(0, np.array(self.mask.shape) - 1).astype(int)
-            reach, places = CROWDED, np.empty((0, 3), dtype=int)
-            while not len(places) and reach < 2 * max(self.mask.shape):
-                window = tuple(slice(max(n - reach, 0), n + reach + 1) for n in at)
-                places = np.argwhere(counts[self.mask[window]] > 1) + [axis.start for axis in window]
-                reach *= 2
-            if not len(places):
-                continue  # more lesions than voxels
-            nearest = np.linalg.norm((places - at) * self.grid.spacing_zyx, axis=1).argmin()
-            place = tuple(places[nearest])
-            counts[self.mask[place]] -= 1
-            self.mask[place] = lesion.number
-            counts[lesion.number] = 1
+            place = None if counts[lesion.number] else self._find_voxel(lesion, counts)
+            if place is not None:
+                counts[self.mask[place]] -= 1
+                self.mask[place] = lesion.number
+
+    def _find_voxel(self, lesion: Lesion, counts: NDArray[np.int64]) -> tuple[int, ...] | None:
+        """Return the voxel nearest to a click of which there are others; None where there are more lesions than voxels.
+
+        `counts` are the voxels by lesion.
+        """
+        shape, spacing = np.array(self.mask.shape), np.asarray(self.grid.spacing_zyx)
+        at = np.rint(self.grid.to_index_zyx(lesion.place_mm)[0]).clip(0, shape - 1).astype(int)
+        reach_mm, farthest_mm = CROWDED_MM, float(np.linalg.norm(shape * spacing))
+        while True:
+            reach = np.ceil(reach_mm / spacing).astype(int)
+            window = tuple(slice(max(n - r, 0), n + r + 1) for n, r in zip(at, reach, strict=True))
+            places = np.argwhere(counts[self.mask[window]] > 1) + [axis.start for axis in window]
+            distances_mm = np.linalg.norm((places - at) * spacing, axis=1)
+            if distances_mm.min(initial=np.inf) <= reach_mm:  # beyond, a nearer one may lie outside the window
+                return tuple(places[distances_mm.argmin()].tolist())
+            if reach_mm > farthest_mm:
+                return None
+            reach_mm *= 2
 
 
 def _in_time(

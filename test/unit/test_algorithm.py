@@ -1,5 +1,7 @@
 """From a case folder to its masks: which model is taken, what is read and computed once, and what is written."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from helpers.case_folder import CT_NAME, ct_path, pet_path, write_case
 from helpers.longitudinal_folder import POINTS, image_path, write_baseline, write_longitudinal_case, write_points
 from helpers.model_folder import write_model_folder
 
+from lesionclick import algorithm as algorithm_module
 from lesionclick.algorithm import Algorithm
+from lesionclick.budget import Budget
 from lesionclick.errors import InputError, ModelError
 from lesionclick.grand_challenge import case_folder
 from lesionclick.grand_challenge.click_files import write_clicks
@@ -18,7 +22,9 @@ from lesionclick.grand_challenge.interfaces import LONGITUDINAL_CT, PET_CT, PRIM
 from lesionclick.images import Volume
 from lesionclick.longitudinal import session as longitudinal
 from lesionclick.network import model_folder
+from lesionclick.petct import case as case_module
 from lesionclick.petct import prediction
+from lesionclick.petct.session import PetCtSession
 from lesionclick.prompts.encodings import Ball, LesionPair
 from lesionclick.prompts.points import Prompts
 from lesionclick.prompts.spec import PromptSpec
@@ -197,6 +203,51 @@ class TestSteps:
         monkeypatch.setattr(case_folder, "_present", lambda path: calls.append(path) or present(path))
         Algorithm(models).handle(write_case(tmp_path / "case"), tmp_path / "out")
         assert calls == [tmp_path / "case"]
+
+    def test_a_case_is_gone_from_memory_before_the_next_one_is_read(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        algorithm, first = Algorithm(models), write_case(tmp_path / "first")
+        algorithm.handle(first, tmp_path / "out")
+        session = weakref.ref(algorithm._latest[1])
+        gone: list[bool] = []
+        read = case_module.ImageFile.read
+
+        def spy(*args: Any) -> Any:
+            gc.collect()
+            gone.append(session() is None)
+            return read(*args)
+
+        monkeypatch.setattr(case_module.ImageFile, "read", spy)
+        pet = sitk.ReadImage(str(pet_path(first)))
+        pet[3, 4, 5] = 8.75
+        sitk.WriteImage(pet, str(pet_path(first)), useCompression=True)
+        algorithm.handle(first, tmp_path / "out")
+        assert gone == [True, True]
+
+    def test_a_case_that_is_refused_needs_no_model(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(algorithm_module, "_REFUSED_WITHIN_S", 60.0)  # however busy the machine is
+        pet_path(write_case(tmp_path / "case")).write_text("not an image")
+        algorithm = Algorithm(models)
+        with pytest.raises(InputError, match="expected an image"):
+            algorithm.handle(tmp_path / "case", tmp_path / "out")
+        assert algorithm._models == {}
+
+    def test_the_session_has_the_budget_of_the_case(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        segment, given = PetCtSession.segment, []
+
+        def spy(*args: Any, budget: Budget | None = None) -> Any:
+            given.append(budget)
+            return segment(*args, budget=budget)
+
+        monkeypatch.setattr(PetCtSession, "segment", spy)
+        budget = Budget(1000.0)
+        Algorithm(models).handle(write_case(tmp_path / "case"), tmp_path / "out", budget)
+        assert given == [budget]
 
     def test_the_seconds_of_every_stage_are_told(self, models: Path, tmp_path: Path) -> None:
         done = Algorithm(models).handle(write_case(tmp_path / "case"), tmp_path / "out")

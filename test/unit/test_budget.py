@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from lesionclick.budget import SAFETY, Budget, Plan, choose_plan, list_plans
+from lesionclick import budget as timing
+from lesionclick.budget import SAFETY, Budget, Plan, Stopwatch, choose_plan, list_plans
 
 
 class Clock:
@@ -64,3 +65,13 @@ def count_tiles(step: float) -> int:
 )
 def test_the_first_plan_that_fits_is_chosen(left_s: float, plan: Plan) -> None:
     assert choose_plan(list_plans(2, (0,)), count_tiles, 0.5, left_s) == plan
+
+
+def test_a_stage_that_comes_again_adds_to_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 2.0, 10.0, 11.0, 20.0, 23.0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(seconds))
+    watch = Stopwatch()
+    for name in ("read", "predict", "read"):
+        with watch.stage(name):
+            pass
+    assert watch.seconds == {"read": 5.0, "predict": 1.0}

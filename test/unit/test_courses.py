@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lesionclick.simulation import courses
 from lesionclick.simulation.courses import GROWTH, NEW_SHARE, VANISHED_SHARE, VOLUME_ML, Course, draw_course, make_pair
 
 SPACING = (3.0, 2.0, 2.0)
@@ -105,3 +106,33 @@ def test_courses_keep_volumes_within_bounds(ml):
     assert min(growth) >= max(GROWTH[0], VOLUME_ML[0] / ml) - 1e-9
     assert max(growth) <= min(GROWTH[1], VOLUME_ML[1] / ml) + 1e-9
     assert max(growth) > 1.4
+
+
+def test_a_turn_is_about_the_middle_and_moves_every_place_across():
+    ct, lesions = scan()
+    still = {**STILL, "turn_degrees": 5.0}
+    found = make_pair(ct, lesions, SPACING, np.random.default_rng(0), **still)
+    offsets_mm = (np.moveaxis(np.indices(ct.shape), 0, -1) - CENTRE) * SPACING
+    moves_mm = np.moveaxis(found.displacement, 0, -1) * SPACING
+    assert moves_mm[15, 24, 24] == pytest.approx([0, 0, 0], abs=1e-5)
+    assert np.abs((offsets_mm * moves_mm).sum(axis=-1)).max() < 1e-2  # of 60 x 5 mm
+    far = np.linalg.norm(offsets_mm, axis=-1) > 40
+    degrees = np.rad2deg(np.linalg.norm(moves_mm[far], axis=-1) / np.linalg.norm(offsets_mm[far], axis=-1))
+    assert 1 < degrees.max() < 5 * np.sqrt(3)
+
+
+def test_a_new_dose_has_noise_in_the_body_and_none_in_air():
+    ct, lesions = scan()
+    ct[:, :20] = -1000.0
+    found = make_pair(ct, lesions, SPACING, np.random.default_rng(0), **STILL)
+    assert (found.followup_ct[:, :20] == -1000.0).all()
+    assert 4 < found.followup_ct[:, 20:].std() < 12
+
+
+def test_each_lesion_has_one_new_attenuation_and_tissue_keeps_its_own():
+    ct, lesions = scan(ball(7.0, (15, 12, 12)), ball(7.0, (15, 36, 36)))
+    before = ct.copy()
+    courses._brighten_lesions(ct, lesions, np.random.default_rng(0))
+    assert np.array_equal(ct[lesions == 0], before[lesions == 0])
+    (one,), (other,) = (np.unique(ct[lesions == number]) for number in (1, 2))
+    assert len({float(one), float(other), 100.0}) == 3

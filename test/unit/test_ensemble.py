@@ -1,7 +1,8 @@
 """The folds within time and memory, with networks that take the time of a clock that they turn themselves."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from lesionclick.budget import DEFAULT_BUDGET_S, SAFETY, Budget, Plan
 from lesionclick.errors import OutOfMemoryError
 from lesionclick.network import ensemble
 from lesionclick.network.ensemble import Placement, in_memory, list_placements
+from lesionclick.network.tile_cache import TileCache
 
 PATCH = (4, 4, 4)
 DATA = torch.ones(1, 4, 4, 16)
@@ -129,6 +131,60 @@ def test_clicked_tiles_come_first_where_tiles_turn_out_slower_than_the_plan_hope
     assert found.logits[0, 0, 0].isnan().any()
 
 
+@pytest.mark.parametrize(
+    ("left_s", "in_order", "starts"),
+    [
+        (float("inf"), False, [12, 0, 2, 4, 6, 8, 10]),
+        (float("inf"), True, [0, 2, 4, 6, 8, 10, 12]),
+        (2 + 7 * SAFETY, True, [12, 0, 2, 4, 6, 8, 10]),  # one of two folds
+    ],
+)
+def test_in_order_clicked_tiles_come_first_only_where_the_time_is_short(
+    clock: Clock, left_s: float, in_order: bool, starts: list[int]
+) -> None:
+    class Noting(Slow):
+        def __call__(self, tile: Tensor) -> Tensor:
+            noted.append(int(tile[0, 0, 0, 0, 0]))
+            return super().__call__(tile)
+
+    noted: list[int] = []
+    data, budget = torch.arange(16.0).expand(1, 4, 4, 16), Budget(left_s, clock)
+    folds, first = [Noting(clock, 1.0), Slow(clock, 1.0)], [(1, 1, 14.0)]
+    ensemble.predict(folds, data, PATCH, device=CPU, budget=budget, first_zyx=first, in_order=in_order)
+    assert noted[-7:] == starts
+
+
+@pytest.mark.parametrize(("then_s", "done"), [(2.0, 16), (2.5, 14)])
+def test_the_time_is_that_of_the_tiles_that_are_computed_together(clock: Clock, then_s: float, done: int) -> None:
+    """Two tiles together take 2 s when they are timed: 1 s a tile, which all seven fit into."""
+
+    class Changing(Slow):
+        def __call__(self, tile: Tensor) -> Tensor:
+            self.seconds = then_s if self.tiles else 2.0
+            return super().__call__(tile)
+
+    left_s, begin = 2 + 7 * SAFETY, clock.seconds
+    found = ensemble.predict([Changing(clock, 2.0)], DATA, PATCH, device=CPU, budget=Budget(left_s, clock), at_once=2)
+    assert found.plan == Plan(1)
+    assert int(found.logits[0, 0, 0].isfinite().sum()) == done  # after three times 2.5 s 1.25 s are left
+    assert clock.seconds - begin <= left_s
+
+
+def test_each_fold_keeps_its_own_tiles(clock: Clock) -> None:
+    cache, folds = TileCache(max_bytes=10**6), [Slow(clock, 1.0, 1.0), Slow(clock, 1.0, 3.0)]
+    for _ in range(2):
+        found = ensemble.predict(
+            folds,
+            DATA,
+            PATCH,
+            device=CPU,
+            budget=Budget(),
+            kept=lambda plan, fold: cache.of(lambda tile: (plan, fold, tile[2].start), tile_bytes=2 * 4**3 * 4),
+        )
+        assert found.logits[1] == pytest.approx(torch.full((4, 4, 16), 2.0), abs=0.01)
+        assert [fold.tiles for fold in folds] == [7, 7]
+
+
 @pytest.mark.parametrize("left_s", [0.0, -3.0, 1.5])
 def test_no_time_gives_none(clock: Clock, left_s: float) -> None:
     assert run([Slow(clock, 1.0)], left_s) is None
@@ -138,10 +194,13 @@ class TestAdaptively:
     """The first fold says 1 from the twelfth voxel on along x, and -8 before: only there are the others asked."""
 
     @staticmethod
-    def fold(clock: Clock, lesion: float) -> Slow:
+    def fold(clock: Clock, lesion: float, took: Mapping[int, float] = MappingProxyType({})) -> Slow:
+        """Return a fold that takes no time, but where `took` has seconds for a pass by its number."""
+
         class Half(Slow):
             def __call__(self, tile: Tensor) -> Tensor:
                 self.tiles += 1
+                self.clock.seconds += took.get(self.tiles, 0.0)
                 return torch.cat([tile * 0, torch.where(tile > 0.5, lesion, -8.0)], dim=1)
 
         return Half(clock, 1.0)
@@ -160,6 +219,29 @@ class TestAdaptively:
         assert found.logits[1, 0, 0, 12:].tolist() == [2.5] * 4
         assert found.logits[1, 0, 0, :12].tolist() == [-8.0] * 12
         assert found.plan.folds == 2
+
+    @pytest.mark.parametrize(("lesion", "asked"), [(-2.9, True), (-3.1, False)])
+    def test_the_first_is_sure_of_background_below_a_probability_of_5_percent(
+        self, clock: Clock, lesion: float, asked: bool
+    ) -> None:
+        folds = [self.fold(clock, lesion), self.fold(clock, 4.0)]
+        self.run(folds)
+        assert (folds[1].tiles > 0) == asked
+
+    def test_a_tile_that_the_first_fold_had_no_time_for_a_second_time_stays_as_it_was(self, clock: Clock) -> None:
+        # passes: 1 is timed, 2 to 8 are all tiles; 9 is timed, 10 is the first of the two tiles that are asked again
+        folds = [self.fold(clock, 1.0, {1: 1.0, 9: 1.0, 10: 17.5}), self.fold(clock, 4.0)]
+        found = self.run(folds, budget=Budget(20.0, clock))
+        assert found.plan == Plan(2, (2,))
+        assert found.logits[1, 0, 0, 10:].tolist() == [-8.0] * 2 + [2.5] * 2 + [1.0] * 2
+
+    def test_where_the_others_have_no_time_the_plan_is_that_of_the_first(self, clock: Clock) -> None:
+        # passes 12 and 13 are timed for all folds: 9 s are left, and two tiles once would take 12.5 s
+        folds = [self.fold(clock, 1.0, {1: 1.0, 12: 5.0, 13: 5.0}), self.fold(clock, 4.0)]
+        found = self.run(folds, budget=Budget(20.0, clock))
+        assert folds[0].tiles == 15
+        assert found.plan == Plan(1)
+        assert found.logits[1, 0, 0].tolist() == [-8.0] * 12 + [1.0] * 4
 
     def test_a_click_asks_them_too(self, clock: Clock) -> None:
         folds = [self.fold(clock, 1.0), self.fold(clock, 4.0)]

@@ -4,7 +4,7 @@ from scipy import ndimage
 
 from lesionclick.images import Grid, Volume
 from lesionclick.simulation import implants
-from lesionclick.simulation.implants import implant_lesions
+from lesionclick.simulation.implants import Tissue, implant_lesions
 
 GRID = Grid((60, 50, 40), (2.0, 2.0, 3.0), (-7.0, 5.0, 11.0))
 LIVER, FAT, LUNG, AIR = 110, -100, -850, -1000
@@ -77,3 +77,22 @@ def test_air_has_no_room():
     ct, label = implant_lesions(air, 3, np.random.default_rng(0))
     assert not label.array.any()
     assert (ct.array == AIR).all()
+
+
+@pytest.mark.parametrize(("darker", "hu"), [(0.0, LIVER + 50), (1.0, LIVER - 50)])
+def test_a_lesion_is_darker_or_brighter_as_its_tissue_says(trunk, monkeypatch, darker, hu):
+    monkeypatch.setattr(implants, "TISSUES", (Tissue(1.0, (0.0, 220.0), 5.0, (50.0, 50.0), darker),))
+    ct, label = implant_lesions(trunk, 1, np.random.default_rng(1))
+    inside = ndimage.binary_erosion(label.array > 0)
+    assert inside.sum() > 8
+    assert np.median(ct.array[inside]) == pytest.approx(hu, abs=5)
+
+
+def test_a_lesion_grows_around_another_one(monkeypatch):
+    monkeypatch.setattr(implants, "LESION_ML", (2.0, 2.0))
+    monkeypatch.setattr(implants, "LEAST_ROOM", 0.5)
+    image, label = np.full((40, 40, 40), 100.0, np.float32), np.zeros((40, 40, 40), np.uint8)
+    label[:20] = 1
+    options = {"tissue": implants.TISSUES[2], "spacing": np.array([3.0, 2.0, 2.0]), "rng": np.random.default_rng(0)}
+    assert implants._add(image, label, image.copy(), np.array([21, 20, 20]), **options)
+    assert np.count_nonzero(label[20:]) == round(2000 / 12)  # all of its 2 ml

@@ -53,6 +53,11 @@ class TestCache:
         cache.put("b", tensor(15))
         assert len(cache) == 2
 
+    def test_tiles_have_room_that_fill_the_memory(self) -> None:
+        kept = TileCache(max_bytes=100).of(lambda tile: tile[2].start, tile_bytes=25)
+        assert kept.has_room_for(4)
+        assert not kept.has_room_for(5)
+
 
 @pytest.fixture(scope="module")
 def make_session(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PetCtSession]:

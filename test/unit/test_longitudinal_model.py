@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from lesionclick.budget import Plan
 from lesionclick.errors import ModelError
 from lesionclick.longitudinal.model import LongitudinalModel
+from lesionclick.network import ensemble
 from lesionclick.network.acceleration import Arithmetic
+from lesionclick.network.ensemble import Placement
 from lesionclick.prompts.encodings import LesionPair
 from lesionclick.prompts.spec import Prediction, PromptSpec
 
@@ -73,3 +75,29 @@ def test_only_what_had_a_size_is_mirrored(model: LongitudinalModel) -> None:
 def test_where_exact_the_first_look_is_by_all(model: LongitudinalModel) -> None:
     model.arithmetic = Arithmetic(torch.float32, exact=True)
     assert model.first_plan == Plan(2, (0, 2))
+
+
+def test_where_the_memory_is_short_patches_are_predicted_one_by_one(
+    model: LongitudinalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Large(Ramp):
+        def forward(self, x: Tensor) -> Tensor:
+            together.append(len(x))
+            if len(x) > 1:
+                raise torch.OutOfMemoryError("full")
+            return super().forward(x) + x[:, :1]
+
+    together: list[int] = []
+    places = [Placement(CPU, CPU), Placement(CPU, CPU, one_by_one=True)]
+    monkeypatch.setattr(ensemble, "list_placements", lambda _: places)
+    model.networks = (Large(2.0),)
+    found = model.predict_lesion_logits([np.zeros((5, 2, 3, 4), dtype=np.float32)] * 3, Plan(1))
+    assert together == [3, 1, 1, 1]
+    assert [one[0, 0].tolist() for one in found] == [[0.0, 2.0, 4.0, 6.0]] * 3
+
+
+def test_a_ct_that_is_normalised_stays_as_it_was(model: LongitudinalModel) -> None:
+    ct = np.array([[[-2000.0, 0.0, 300.0]]], dtype=np.float32)
+    # the plans clip to -900 HU, and divide by 300
+    assert model.normalise(ct).tolist() == [[[-3.0, 0.0, 1.0]]]
+    assert ct.tolist() == [[[-2000.0, 0.0, 300.0]]]

@@ -24,7 +24,7 @@ from lesionclick.budget import Budget, Plan
 from lesionclick.images import Grid, Volume
 from lesionclick.longitudinal.case import Baseline
 from lesionclick.longitudinal.lesions import Lesion
-from lesionclick.longitudinal.look import find_boxes, look
+from lesionclick.longitudinal.look import find_boxes, look, look_closely
 
 
 def test_a_lesion_at_the_border_of_its_patch_is_looked_at_in_a_larger_one():
@@ -84,7 +84,7 @@ def test_what_a_smaller_patch_does_not_show_stays_as_the_larger_one_had_it():
 
 
 class Sees(BrightIsLesion):
-    """Sees the lesion with another logit in each look, or a blob, by half its width in voxels and its logit."""
+    """Sees the lesion with another logit in each look, or a blob, by half its widths in voxels and its logit."""
 
     def __init__(self, *logits, blobs=None):
         super().__init__()
@@ -97,7 +97,8 @@ class Sees(BrightIsLesion):
             return [np.where(seen > 0, self.logits[n], -5.0).astype(np.float32)]
         half, logit = self.blobs[n]
         blob = np.full_like(seen, -5.0)
-        blob[tuple(slice(size // 2 - half, size // 2 + half) for size in blob.shape)] = logit
+        halves = zip(blob.shape, np.broadcast_to(half, 3), strict=True)
+        blob[tuple(slice(size // 2 - n, size // 2 + n) for size, n in halves)] = logit
         return [blob]
 
 
@@ -121,7 +122,7 @@ def test_a_large_patch_counts_where_the_next_smaller_one_shows_as_much():
     assert zoom_of(Sees(5.0, 5.0, 5.0, 5.0, blobs=alone)) == 0.6
     borne_out = {3: (5, 4.0), 4: (4, 9.0)}  # 10 voxels of 7.5, 5 and 5 mm: less by 4.1 / 1.95 = 2.1
     assert zoom_of(Sees(5.0, 5.0, 5.0, blobs=borne_out)) == 4.0
-    smaller = {3: (4, 4.0), 4: (4, 9.0)}  # less by 4.1
+    smaller = {3: ((4, 5, 5), 4.0), 4: (4, 9.0)}  # less by 4.1 / 1.56 = 2.6
     assert zoom_of(Sees(5.0, 5.0, 5.0, blobs=smaller)) == 0.6
 
 
@@ -255,6 +256,20 @@ class TestCloseLooks:
         model = SeesMoreClosely(mirror_axes=(2,))
         model.width = width
         assert labels(segment_lesions(followup(BOX), self.lesions[:1], model)) == {1: voxels}
+
+    @pytest.mark.parametrize(("by", "moved"), [(2, True), (6, False)])
+    def test_a_close_look_at_another_place_in_a_large_patch_is_another_lesions(self, by, moved):
+        """A box of four voxels of 5 mm, which begins 2.5 or 22.5 mm from the place along x."""
+
+        class SeesBeside(Sees):
+            def predict_lesion_logits(self, patches, plan):
+                return [np.roll(one, by, axis=2) for one in super().predict_lesion_logits(patches, plan)]
+
+        one = known(1, centre(BOX), size=10)
+        (seen,) = look(followup(BOX).ct, [one], find_boxes([one]), Sees(1.0, 0.0, blobs={0: (2, 9.0), 1: (1, 1.0)}))
+        assert seen.zoom == 2.5
+        (closer,) = look_closely(followup(BOX).ct, [one], [seen], SeesBeside(blobs={0: (2, 9.0)}), plan=Plan(2))
+        assert (closer is not seen) == moved
 
     def test_without_time_for_close_looks_the_first_ones_count(self):
         class TenSecondsEach(SeesMoreClosely):

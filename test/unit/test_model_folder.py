@@ -166,6 +166,13 @@ def test_final_weights_come_before_the_best_and_folds_in_order(tmp_path: Path) -
     assert find_checkpoints(tmp_path) == [tmp_path / f"fold_{n}" / "checkpoint_final.pth" for n in range(3)]
 
 
+def test_a_file_beside_the_folds_is_none(tmp_path: Path) -> None:
+    (tmp_path / "fold_0").mkdir()
+    (tmp_path / "fold_0" / "checkpoint_best.pth").touch()
+    (tmp_path / "fold_0.zip").touch()
+    assert find_checkpoints(tmp_path) == [tmp_path / "fold_0" / "checkpoint_best.pth"]
+
+
 @pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN.keys())
 def test_broken_folder_is_refused(damage: Callable[[Path], object], message: str, folder: Path) -> None:
     damage(folder)

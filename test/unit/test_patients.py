@@ -218,6 +218,24 @@ def test_no_place_in_the_brain():
     assert find_place(canvas, nothing, tumour(), np.random.default_rng(2), scale=1.0) is None
 
 
+def test_no_place_where_other_lesions_are():
+    canvas = empty_canvas()
+    label = np.ones(canvas.organs.shape, dtype=np.uint8)
+    assert find_place(canvas, label, tumour(), np.random.default_rng(2), scale=1.0) is None
+
+
+def test_air_in_the_place_of_a_tumour_stays_air():
+    canvas = empty_canvas()
+    canvas.organs[np.random.default_rng(0).uniform(size=canvas.organs.shape) < 0.01] = ORGANS["air"]
+    nothing = np.zeros(canvas.organs.shape, dtype=np.uint8)
+    transplant = find_place(canvas, nothing, tumour(), np.random.default_rng(2), scale=1.0)
+    air = canvas.organs[transplant.window] == ORGANS["air"]
+    assert (air & ndimage.binary_dilation(transplant.label)).any()
+    assert not transplant.label[air].any()
+    assert not transplant.weight[air].any()
+    assert (transplant.weight[transplant.label] == 1).all()
+
+
 def test_a_patient_with_a_transplant_shows_it():
     patient = make_patient(
         3, "fdg", lesions=0, spacing_xyz=(3.0, 3.0, 3.0), field_of_view=(0.1, 0.35), transplants=[tumour(6.5)]

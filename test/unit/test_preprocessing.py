@@ -10,6 +10,7 @@ from torch.nn import functional
 from lesionclick.errors import InputError
 from lesionclick.network.model_folder import read_model_folder
 from lesionclick.network.preprocessing import (
+    NetworkInput,
     _find_fast_way,
     _shrink_mask,
     lesion_logit_on_image,
@@ -17,6 +18,8 @@ from lesionclick.network.preprocessing import (
     preprocess,
     to_network_grid,
 )
+from lesionclick.prompts.encodings import Ball
+from lesionclick.prompts.spec import PromptSpec
 
 
 def test_normalisation_within_a_mask_is_left_to_nnunet(tmp_path: Path) -> None:
@@ -94,3 +97,59 @@ def test_a_point_beside_the_crop_goes_to_its_outer_voxels():
     """Ten voxels become twenty: the centre of the first lies between the first two, and so at the other end."""
     moved = to_network_grid(np.array([[3.0, 12.0, 30.0]]), [(10, 20)] * 3, (20, 20, 20), "centre")
     assert moved.tolist() == [[0.5, 4.5, 18.5]]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_was_not_predicted_is_sure_background(exact: bool) -> None:
+    # the part begins in the second of four slices, and along x a voxel before the grid
+    options = {"shape": (4, 2, 3), "bounds": ((0, 4), (0, 2), (0, 3)), "spacing": (1.0, 1.0, 1.0)}
+    case = NetworkInput(torch.empty(0), None, origin=(1, 0, -1), grid_shape=(4, 2, 3), **options)
+    logits = torch.stack([torch.full((2, 2, 5), 1.0), torch.full((2, 2, 5), 3.0)])
+    logits[:, 0, 1, 2] = float("nan")  # which no tile covered
+    expected = torch.full((4, 2, 3), -10.0)
+    expected[1:3] = 2.0
+    expected[1, 1, 1] = -10.0
+    whole = on_whole_grid(case, logits, exact=exact)
+    assert torch.equal(whole[1] - whole[0] if exact else whole[0], expected)
+
+
+class TestThickSlices:
+    """An image of slices that are thick along z, and a network's whose voxels are long along x."""
+
+    IMAGE_MM, NETWORK_MM = (6.5, 1.75, 1.75), (2.0, 2.0, 7.0)
+
+    def test_those_of_the_image_are_treated_apart_on_the_way_to_the_network(self, tmp_path: Path) -> None:
+        folder = write_model_folder(tmp_path, spacing_zyx=self.NETWORK_MM)
+        model = read_model_folder(folder, task="task1", n_images=2)
+        channels = np.random.default_rng(0).uniform(1, 5, (4, 8, 16, 24)).astype(np.float32)
+        exact, fast = (preprocess(model, channels, self.IMAGE_MM, exact=exact) for exact in (True, False))
+        np.testing.assert_allclose(fast.images.numpy(), exact.images.numpy(), atol=1e-5)
+
+    @pytest.mark.parametrize("exact", [False, True])
+    def test_those_of_the_network_are_treated_apart_on_the_way_back(self, tmp_path: Path, exact: bool) -> None:
+        """Along the axis apart the nearest voxel counts, and along the others there are values between."""
+        folder = write_model_folder(tmp_path, spacing_zyx=self.NETWORK_MM)
+        model = read_model_folder(folder, task="task1", n_images=2)
+        case = preprocess(model, np.ones((4, 8, 16, 24), dtype=np.float32), self.IMAGE_MM)
+        z, _, x = (torch.arange(n) for n in case.grid_shape)
+        for step, apart in ((x >= 3, True), ((z >= 11)[:, None, None], False)):
+            lesion = (step * 4.0 - 2.0).expand(case.grid_shape)
+            whole = on_whole_grid(case, torch.stack([torch.zeros_like(lesion), lesion]), exact=exact)
+            found = lesion_logit_on_image(model, case, whole, exact=exact)
+            assert set(np.unique(found)) >= {-2.0, 2.0}
+            assert (len(np.unique(found)) == 2) == apart
+
+
+def test_the_box_around_a_body_is_padded_with_air_that_is_not_needed(tmp_path: Path) -> None:
+    spec = PromptSpec(Ball(radius=2.0), stage="network")
+    folder = write_model_folder(tmp_path, prompt=spec, patch_size=(8, 8, 8), spacing_zyx=(2.0, 2.0, 2.0))
+    body = np.zeros((20, 20, 20), dtype=bool)
+    body[9:12, 5:15, 4:8] = True  # and the voxels beside: 5 x 12 x 6
+    channels = np.ones((2, 20, 20, 20), dtype=np.float32)
+    case = preprocess(read_model_folder(folder, task="task1", n_images=2), channels, (2.0, 2.0, 2.0), body=body)
+    # of three slices that are missing one comes before
+    assert case.origin == (8 - 1, 4, 3 - 1)
+    assert case.images.shape == (2, 8, 12, 8)
+    expected = torch.zeros(8, 12, 8, dtype=torch.bool)
+    expected[1:6, :, 1:7] = True
+    assert torch.equal(case.needed, expected)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from lesionclick.simulation.readers import corrective_pair, official, simulate
+from lesionclick.simulation.readers import corrective_pair, hot_uptake, official, simulate
 
 TEST = Path(__file__).parents[1]
 PETCT = ["STS_002_petct", "STS_044_petct", "multi_0", "multi_1"]
@@ -158,6 +158,21 @@ class TestSimulate:
         last = label.shape[0] - 1
         assert as_set(tumor) == {(last - z, y, x) for z, y, x in LESION_CENTRES}
         assert as_set(background[:2]) == {(last - z, y, x) for z, y, x in HOT_CENTRES}
+
+
+def test_a_component_that_fills_its_array_has_no_middle_and_no_rim():
+    """Each of its voxels may be clicked first, and each as one of the further ones."""
+    clicks = [simulate(np.ones((1, 3, 5), dtype=bool), np.ones((1, 3, 5)), np.random.default_rng(s)) for s in range(99)]
+    everywhere = as_set(np.argwhere(np.ones((1, 3, 5))))
+    assert {tuple(tumor[0]) for tumor, _ in clicks} == everywhere
+    assert {tuple(click) for tumor, _ in clicks for click in tumor[1:]} == everywhere
+
+
+def test_a_threshold_between_neighbouring_numbers_of_a_pet_is_not_rounded_to_the_upper():
+    """The percentile of 201 voxels lies half-way between the two highest."""
+    pet = np.zeros((1, 3, 67), dtype=np.float32)
+    pet[0, 0, :2] = 1 + np.array([1, 2]) * np.finfo(np.float32).eps
+    assert np.argwhere(hot_uptake(np.zeros(pet.shape, dtype=bool), pet)).tolist() == [[0, 0, 1]]
 
 
 def test_voxels_that_touch_by_a_corner_are_one_component():

@@ -297,3 +297,47 @@ def test_body_holds_its_lungs_and_both_legs_but_not_the_table() -> None:
     expected[:, 2:9, 2:12] = True
     expected[:, 2:8, 20:30] = True
     assert np.array_equal(registration._body(array), expected)
+
+
+def test_a_displacement_comes_before_the_affine_part_and_goes_on_beyond_its_grid_as_at_its_border() -> None:
+    displacement = np.zeros((1, 1, 3, 3))
+    displacement[..., 0] = [1, 2, 3]  # along x
+    grid, offset = Grid((3, 1, 1), (1.0, 1.0, 1.0)), np.array([10.0, 0.0, 0.0])
+    alignment = Alignment("deformable", 1.0, np.diag([2.0, 1.0, 1.0]), offset, displacement, grid)
+    there = np.array([[-5.0, 0.0, 0.0], [0.5, 7.0, 0.0], [90.0, 0.0, -4.0]])
+    after = np.array([[2.0, 0.0, 0.0], [14.0, 7.0, 0.0], [196.0, 0.0, -4.0]])
+    assert alignment.to_followup(there) == pytest.approx(after)
+    assert alignment.to_baseline(after) == pytest.approx(there, abs=0.02)
+
+
+def test_a_scan_on_coarse_voxels_has_the_middle_of_the_image() -> None:
+    """21, 24 and 30 mm are three, three and four voxels of 8 mm."""
+    image = Volume(np.zeros((10, 8, 7), np.float32), Grid((7, 8, 10), (3.0, 3.0, 3.0), (5.0, -4.0, 30.0)))
+    grid = registration._scan(image, 8.0).grid
+    middles = [one.to_physical((np.array(one.size_xyz) - 1) / 2)[0] for one in (image.grid, grid)]
+    assert grid.size_xyz == (3, 3, 4)
+    assert middles[1] == pytest.approx(middles[0])
+
+
+def test_a_scan_is_the_body_and_two_voxels_of_air_around_it() -> None:
+    array = np.full((20, 20, 20), -1000.0, np.float32)
+    array[6:12, 7:11, 8:15] = 0
+    scan = registration._scan(Volume(array, Grid((20, 20, 20), (8.0, 8.0, 8.0), (-80.0, 0.0, 40.0))), 8.0)
+    assert scan.body.shape == (6 + 4, 4 + 4, 7 + 4)
+    assert scan.body[2:-2, 2:-2, 2:-2].all()
+    assert scan.body.sum() == 6 * 4 * 7
+    assert scan.grid.origin_xyz == (-80.0 + 6 * 8, 5 * 8.0, 40.0 + 4 * 8)
+
+
+def test_the_overlap_is_a_share_of_the_smaller_body_as_large_as_in_the_baseline() -> None:
+    """A cube at half of its size, of which the other half lies beside it."""
+
+    def scan(low: int, high: int) -> registration._Scan:
+        body = np.zeros((20, 20, 20), dtype=bool)
+        body[low:high, low:high, low:high] = True
+        grid = Grid((20, 20, 20), (8.0, 8.0, 8.0))
+        return registration._Scan(np.where(body, 0, -1000).astype(np.float32), np.ones_like(body), body, grid)
+
+    alignment = Alignment("affine", 0.0, np.eye(3) / 2, np.array([14.0, -2.0, -2.0]))
+    # voxels 4 to 11 come to lie at 1.75 to 5.25, along x at 3.75 to 7.25
+    assert registration._fit(scan(4, 12), scan(2, 6), alignment).overlap == pytest.approx(0.5)

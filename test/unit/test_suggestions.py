@@ -301,3 +301,40 @@ def _is_hot(around: float, suv: float) -> bool:
     hot = Findings(np.zeros(pet.shape, dtype=bool), np.zeros(pet.shape), pet, (4.0, 4.0, 4.0)).hot
     assert hot.sum() == hot[10, 10, 10]
     return bool(hot[10, 10, 10])
+
+
+def test_parts_of_the_mask_that_touch_at_a_corner_are_one_component() -> None:
+    body = Body()
+    body.add((8, 8, 8), UNSURE, half=3)
+    body.add((15, 15, 15), UNSURE, half=3)
+    assert len(body.suggest()) == 1
+
+
+# 27 voxels of 0.064 ml, seen from their middle
+SHARE_ML = ((1 + 2 * np.exp(-1 / 18)) / 3) ** 3 * 27 * 0.064
+
+
+def test_what_is_wrong_beyond_the_surface_of_the_mask_does_not_count() -> None:
+    body = Body()
+    body.add(FIRST, 0.1, half=1)
+    body.add((8, 8, 11), -0.4, half=1)  # side by side
+    found = body.suggest()[0]
+    assert found.kind == BACKGROUND
+    assert found.wrong_ml == pytest.approx(SHARE_ML / (1 + np.exp(0.1)), rel=0.01)
+
+
+def test_hot_uptake_that_may_be_a_lesion_is_asked_as_any_other_place() -> None:
+    body = Body()
+    body.add(FIRST, -UNSURE, suv=6.0, half=1)
+    (one,) = body.suggest()
+    assert one.wrong_ml == pytest.approx(SHARE_ML / (1 + np.exp(UNSURE)), rel=0.01)
+    assert one.reason == "not in the mask, 40% likely a lesion: 0 of 2 views see a lesion here"
+
+
+@pytest.mark.parametrize(("voxels", "asked"), [(2, 0), (3, 1), (5, 1)])
+def test_a_place_is_asked_from_a_clicks_reach_on(voxels: int, asked: int) -> None:
+    """That is 12 mm, three voxels."""
+    body = Body()
+    body.add(FIRST, UNSURE, half=0)
+    point = (FIRST[0], FIRST[1] + voxels, FIRST[2])
+    assert len(body.suggest(Prompts.from_indices(background_zyx=[point]))) == asked

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lesionclick.errors import ModelError
 from lesionclick.network import tiles
+from lesionclick.network.tile_cache import TileCache
 from lesionclick.network.tiles import Tile, list_tiles, predict
 
 PATCH = (4, 6, 8)
@@ -211,6 +212,36 @@ def test_together_or_not_the_prediction_ends_when_the_time_is_over() -> None:
     # tiles of 8 voxels start at 0, 4, ..., 32; four of the nine are computed
     assert logits[..., :20].isfinite().all()
     assert logits[..., 20:].isnan().all()
+
+
+def test_where_a_point_lies_counts_in_the_padded_image() -> None:
+    network = Counted(two_channels)
+    # tiles of 8 voxels begin at 0, 4 and 8; the two slices are padded to four
+    predict(network, torch.arange(16.0).expand(1, 2, 6, 16), PATCH, first_zyx=[(1, 0, 11)])
+    assert [int(tile[0, 0, 1, 0, 0]) for tile in network.tiles] == [4, 8, 0]
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_what_is_known_and_which_tiles_come_first_changes_no_bit_where_tiles_are_kept(known: int) -> None:
+    data = torch.rand(2, 9, 13, 17, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    network = torch.nn.Conv3d(2, 3, 3, padding=1)
+    cache = TileCache(max_bytes=10**7)
+    kept = cache.of(lambda tile: tuple(axis.start for axis in tile), tile_bytes=3 * 4 * 6 * 8 * 4)
+    with torch.inference_mode():
+        for tile in list_tiles(data.shape[1:], PATCH, 0.5)[::-1][: known * 20 : 2]:
+            kept.put(tile, network(data[:, *tile][None])[0])
+    first = [(8, 12, 16), (4, 6, 8)]
+    assert torch.equal(predict(network, data, PATCH, kept=kept, first_zyx=first), predict(network, data, PATCH))
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_kept_output_holds_no_memory_of_others(at_once: int) -> None:
+    cache = TileCache(max_bytes=10**6)
+    starts, tile_bytes = (0, 4, 8, 12, 16), 2 * 4 * 6 * 8 * 4
+    kept = cache.of(lambda tile: tile[2].start, tile_bytes)
+    predict(two_channels, torch.rand(1, 4, 6, 24), PATCH, kept=kept, at_once=at_once)
+    assert [cache.get(start).untyped_storage().nbytes() for start in starts] == [tile_bytes] * 5
 
 
 class OnGpu(Tensor):
