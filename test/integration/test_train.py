@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def train_from(model, dataset, output):
 def replay_held_out(dataset, trained, folder):
     """Export what was trained as an archive, and replay the held-out fold with what is in it; return the masks."""
     run("export", trained, "--output", folder / "model.tar.gz")
-    with tarfile.open(folder / "model.tar.gz") as archive:
-        archive.extractall(folder / "model", filter="data")
+    (folder / "model").mkdir()
+    subprocess.run(["tar", "-C", folder / "model", "-xzf", folder / "model.tar.gz"], check=True)
     run("held-out", dataset, "--fold", 0, "--output", folder / "held-out")
     cases = folder / "held-out" / "cases"
     labels = folder / "held-out" / "labels"

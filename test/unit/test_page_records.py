@@ -260,11 +260,11 @@ def test_proposals_that_a_click_overtakes_come_with_the_next_mask(
     reading.final_answer()
     suggest, asked = reading.study.suggest, []
 
-    def slow() -> list[dict[str, object]]:
+    def slow(budget: Budget) -> list[dict[str, object]]:
         asked.append(reading.state()["revision"])
         if len(asked) == 1:
             add(reading, 3)
-        return suggest()
+        return suggest(budget)
 
     monkeypatch.setattr(reading.study, "suggest", slow)
     reading.ask_for_suggestions()

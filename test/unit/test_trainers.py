@@ -91,7 +91,7 @@ def test_data_that_are_prepared_anew_are_split_anew(tmp_path: Path, monkeypatch:
     """nnU-Net writes a split where there is none, which knows nothing of cases that came later."""
     dataset, prepared = tmp_path / "Dataset001_A", tmp_path / "out" / "preprocessed" / "Dataset001_A"
     dataset.mkdir()
-    (dataset / "dataset.json").write_text("{}")
+    (dataset / "dataset.json").write_text('{"channel_names": {"0": "CT", "1": "PET"}}')
     prepared.mkdir(parents=True)
     (prepared / "splits_final.json").write_text("[]")
     monkeypatch.setattr(
