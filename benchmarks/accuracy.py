@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,13 @@ from lesionclick.simulation.phantoms import Phantom, Tracer, make_phantom
 from lesionclick.simulation.readers import official, simulate
 from lesionclick.training.datasets import SPACING_XYZ, SPLIT_SEED, list_patients, split_patients
 
-GENERATORS: dict[str, Callable[..., Phantom]] = {"new": make_patient, "old": make_phantom}
+GENERATORS: dict[str, Callable[..., Phantom]] = {
+    "new": make_patient,
+    "randomised": partial(make_patient, randomised=True),
+    "old": make_phantom,
+}
+ORGANS = {"new": "organs of true shape", "randomised": "organs of randomised shape and uptake", "old": "ellipsoids"}
+"""What the phantoms of each generator are made of."""
 FRESH_SEED = 1_000_000
 """First seed of the phantoms here; those of training count from 0."""
 
@@ -169,8 +176,9 @@ def origins(args: argparse.Namespace) -> Origin:
         split = "trained on" if args.training_patients else "held out from training"
         return Origin("Soft-tissue-Sarcoma, from the IBSI validation data set", split, f"split {SPLIT_SEED}, clicks 42")
     lesions = "without lesions" if args.what == "negatives" else "with lesions"
-    kind = "organs of true shape" if args.generator == "new" else "ellipsoids"
-    return Origin(f"drawn patients with {kind}, {lesions}", "fresh, never trained on", f"from {FRESH_SEED} on")
+    return Origin(
+        f"drawn patients with {ORGANS[args.generator]}, {lesions}", "fresh, never trained on", f"from {FRESH_SEED} on"
+    )
 
 
 def run_result(name: str, rows: dict[str, list[Scores]], steps: Sequence[int], origin: Origin) -> RunResult:

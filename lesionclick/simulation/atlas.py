@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -60,6 +60,15 @@ def load_organ(person: Person, name: str) -> Organ:
     smooth = ndimage.gaussian_filter(mask.astype(np.float32), 0.7)
     centre = np.array(ndimage.center_of_mass(mask)) * VOXEL_MM + origin
     return Organ(smooth, origin, centre, float(mask.sum()) * VOXEL_MM**3 / 1000)
+
+
+def smooth_organ(organ: Organ, mm: float) -> Organ:
+    """Return an organ of the same volume and place whose surface is smoothed by a Gaussian with that spread in mm."""
+    margin = int(np.ceil(2 * mm / VOXEL_MM))
+    smooth = ndimage.gaussian_filter(np.pad(organ.full, margin), mm / VOXEL_MM)
+    filled = round(organ.ml * 1000 / VOXEL_MM**3)
+    surface = np.partition(smooth.ravel(), -filled)[-filled]
+    return replace(organ, full=smooth * (0.5 / surface), origin=organ.origin - margin * VOXEL_MM)
 
 
 def list_organs() -> list[tuple[str, str]]:

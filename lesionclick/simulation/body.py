@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lesionclick.simulation import skeleton
 from lesionclick.simulation.anatomy import Shape
-from lesionclick.simulation.atlas import Organ, Person, load_organ
+from lesionclick.simulation.atlas import Organ, Person, load_organ, smooth_organ
 from lesionclick.simulation.canvas import ORGANS, Build, Canvas
 
 VOLUMES_ML = {
@@ -31,12 +31,29 @@ VOLUMES_ML = {
 and, for filled bladders and stomachs, as they are seen in scans."""
 
 
-def draw_body(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
+@dataclass(frozen=True)
+class Variety:
+    """How much organs differ: spread of their places in mm, of the logarithm of their sizes, and how smooth they get.
+
+    `smoothest_mm` is the largest spread of the Gaussian that smooths an organ; at 15 mm, kidneys are nearly ellipsoids.
+    """
+
+    place_mm: float = 4.0
+    size: float = 0.06
+    smoothest_mm: float = 0.0
+
+
+RANDOMISED = Variety(12.0, 0.15, 15.0)
+"""Of patients that are unlike people."""
+
+
+def draw_body(canvas: Canvas, build: Build, rng: np.random.Generator, variety: Variety) -> None:
     """Draw a patient on a table."""
     skeleton.draw_outline(canvas, build, rng)
     skeleton.draw_bones(canvas, build, rng)
-    _draw_abdomen(canvas, build, rng)
-    _draw_chest(canvas, build, rng)
+    placer = _Placer(canvas, build, rng, variety)
+    _draw_abdomen(placer)
+    _draw_chest(placer)
     skeleton.draw_head_and_neck(canvas, build, rng)
     skeleton.draw_ganglia(canvas)
     skeleton.draw_table(canvas, build)
@@ -48,42 +65,48 @@ _SOFT = ("fat", "muscle", "blood", "disc", "small_bowel", "colon", "colon_conten
 class _Placer:
     """Chooses whose organ a patient gets, how large it is and where it lies, and paints it."""
 
-    def __init__(self, canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
-        self.canvas, self.build, self.rng = canvas, build, rng
+    def __init__(self, canvas: Canvas, build: Build, rng: np.random.Generator, variety: Variety) -> None:
+        self.canvas, self.build, self.rng, self.variety = canvas, build, rng, variety
 
     def place(self, name: str, kind: str = "", people: Sequence[Person] = ("female", "male")) -> Placed:
         """Draw person, volume and place of an organ; `kind` names its volume's range, if that is another word."""
         own: Person = self.build.sex if self.build.sex in people else people[0]
         person: Person = own if self.rng.uniform() < 0.5 else people[int(self.rng.integers(len(people)))]
         organ = load_organ(person, name)
-        centre = (load_organ(own, name).centre + organ.centre) / 2 + self.rng.normal(scale=4.0, size=3)
-        scale = np.exp(self.rng.normal(scale=0.06, size=3))
+        moved = self.rng.normal(scale=self.variety.place_mm, size=3)
+        centre = (load_organ(own, name).centre + organ.centre) / 2 + moved
+        scale = np.exp(self.rng.normal(scale=self.variety.size, size=3))
         wanted = self.rng.uniform(*VOLUMES_ML[kind or name])
         scale *= (wanted / (organ.ml * np.prod(scale) * np.prod(self.build.scale_zyx))) ** (1 / 3)
-        return Placed(person, organ, centre, scale)
+        smoothest = self.variety.smoothest_mm
+        smooth_mm = self.rng.uniform(0, smoothest) if smoothest else 0.0
+        return Placed(person, organ, centre, scale, smooth_mm)
 
     def paint(
         self, name: str, placed: Placed, least: float = 0.5, part: str = "", *, within: Sequence[str] = _SOFT
     ) -> None:
         """Paint an organ, or the `part` of the same person that moves with it."""
         organ = load_organ(placed.person, part) if part else placed.organ
+        if placed.smooth_mm:
+            organ = smooth_organ(organ, placed.smooth_mm)
         window, full = self.canvas.full(organ, placed.centre, placed.scale, placed.organ.centre)
         self.canvas.paint(name, window, full >= least, within)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A person's organ with the place of its centre in mm and its scale, both (z, y, x)."""
+    """A person's organ with the place of its centre in mm and its scale, both (z, y, x), and how smooth it is drawn."""
 
     person: Person
     organ: Organ
     centre: NDArray[np.float64]
     scale: NDArray[np.float64]
+    smooth_mm: float
 
 
-def _draw_abdomen(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
+def _draw_abdomen(placer: _Placer) -> None:
     """Draw the organs between diaphragm and pelvic floor."""
-    placer = _Placer(canvas, build, rng)
+    canvas, build, rng = placer.canvas, placer.build, placer.rng
     everyone: tuple[Person, ...] = ("female", "male", "torso")
     window, full = canvas.in_place(load_organ("torso", "vessels"))
     canvas.paint("blood", window, full >= 0.4, ("fat", "muscle"))
@@ -121,9 +144,9 @@ def _draw_abdomen(canvas: Canvas, build: Build, rng: np.random.Generator) -> Non
     placer.paint("bladder", placer.place("bladder", people=everyone), within=(*pelvic, "uterus", "prostate"))
 
 
-def _draw_chest(canvas: Canvas, build: Build, rng: np.random.Generator) -> None:
+def _draw_chest(placer: _Placer) -> None:
     """Draw heart, great vessels and airways, and lungs above whatever lies under the diaphragm."""
-    placer = _Placer(canvas, build, rng)
+    canvas, rng = placer.canvas, placer.rng
     heart = placer.place("heart")
     placer.paint("fat", heart, 0.15, within=("fat",))
     placer.paint("blood", heart, within=("fat", "muscle", "liver", "stomach"))

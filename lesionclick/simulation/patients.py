@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lesionclick.images import Grid, Volume
-from lesionclick.simulation.body import draw_body
+from lesionclick.simulation.body import RANDOMISED, Variety, draw_body
 from lesionclick.simulation.canvas import ORGANS, Build, Canvas
 from lesionclick.simulation.lesions import Disease, Maps, draw_count
 from lesionclick.simulation.phantoms import Phantom
@@ -56,6 +56,7 @@ def make_patient(
     field_of_view: tuple[float, float] | None = None,
     contrast_agent: bool = False,
     transplants: Sequence[Tumour] = (),
+    randomised: bool = False,
 ) -> Phantom:
     """Draw a patient, scan it, and return the images with the truth.
 
@@ -77,6 +78,10 @@ def make_patient(
         Scan the CT in the portal venous phase.
     transplants
         Real tumours to put in, one after the other; one that finds no place is left out.
+    randomised
+        Draw organs with shapes and uptake that are not found in people, for networks that shall know organs in images
+        unlike those trained on; after Tobin et al., "Domain Randomization for Transferring Deep Neural Networks from
+        Simulation to the Real World", IROS 2017.
 
     Returns
     -------
@@ -89,8 +94,8 @@ def make_patient(
     low, high = _field_of_view(rng) if field_of_view is None else field_of_view
     grid = _grid(build, spacing, (high - low) * build.height)
     canvas = Canvas(grid, build, low * build.height, rng)
-    draw_body(canvas, build, rng)
-    hu, suv = draw_uptake(canvas, tracer, rng, contrast_agent=contrast_agent)
+    draw_body(canvas, build, rng, RANDOMISED if randomised else Variety())
+    hu, suv = draw_uptake(canvas, tracer, rng, contrast_agent=contrast_agent, randomised=randomised)
 
     maps = Maps(hu, suv, np.zeros(canvas.organs.shape, dtype=np.uint8))
     disease = Disease(canvas, maps, tracer, rng, contrast_agent=contrast_agent)

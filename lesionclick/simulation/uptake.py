@@ -82,10 +82,16 @@ LOADED_HEART_SUV = (5.0, 15.0)
 """FDG in the heart's wall after a meal, or for no known reason; Wang et al. and Shreve et al., as above."""
 SHARES = {"loaded_heart": 0.4, "exercise": 0.1, "brown_fat": 0.1, "hot_colon": 0.12}
 """Share of the patients with such an FDG scan; metformin is what makes the colon hot."""
+RANDOM_SPREAD = 0.4
+"""Spread of the logarithm of the factor by which each organ's mean uptake differs in a randomised patient."""
+RANDOM_HU = 25.0
+"""Spread of what is added to each organ's HU there."""
+ALIKE = (("kidney_cortex", "kidney_medulla", "kidney_pelvis"), ("colon", "colon_content"), ("blood", "myocardium"))
+"""Parts that look the same in half of the randomised patients."""
 
 
 def draw_uptake(
-    canvas: Canvas, tracer: Tracer, rng: np.random.Generator, *, contrast_agent: bool
+    canvas: Canvas, tracer: Tracer, rng: np.random.Generator, *, contrast_agent: bool, randomised: bool = False
 ) -> tuple[Floats, Floats]:
     """Return HU and SUV of each voxel: one draw per organ from its range, and what varies inside.
 
@@ -99,6 +105,8 @@ def draw_uptake(
         Draws the means, the patterns, and whether the patient had eaten, walked or felt cold.
     contrast_agent
         Take HU of the portal venous phase.
+    randomised
+        Let uptake and HU leave the ranges, each organ's by itself, and vary less inside organs.
     """
     hu_means, suv_means, textures = (np.zeros(len(ORGANS), dtype=np.float32) for _ in range(3))
     happens = {name: bool(rng.uniform() < share) and tracer == "fdg" for name, share in SHARES.items()}
@@ -113,6 +121,9 @@ def draw_uptake(
         suv_means[[ORGANS["colon"], ORGANS["colon_content"]]] *= rng.uniform(2, 4)
     if happens["brown_fat"]:
         _draw_brown_fat(canvas)
+    if randomised:
+        _randomise(hu_means, suv_means, rng)
+        textures *= rng.uniform()
     organs = canvas.organs
     texture = textures[organs]
     pattern = 0.6 * canvas.noise(22.0) + 0.8 * canvas.noise(9.0)
@@ -129,7 +140,27 @@ def draw_uptake(
     ):
         inside = organs == ORGANS[name]
         hu[inside] += spread * pattern[inside]
+    if randomised:
+        _fill_fat(canvas, hu, hu_means[ORGANS["muscle"]])
     return np.maximum(hu, -1000), suv
+
+
+def _randomise(hu_means: Floats, suv_means: Floats, rng: np.random.Generator) -> None:
+    """Change HU and SUV of organs, in place, beyond what is found in people."""
+    suv_means *= rng.lognormal(0, RANDOM_SPREAD, len(ORGANS)).astype(np.float32)
+    soft = (hu_means > -50) & (hu_means < 300)
+    hu_means[soft] += rng.normal(0, RANDOM_HU, np.count_nonzero(soft)).astype(np.float32)
+    for names in ALIKE:
+        parts = [ORGANS[name] for name in names]
+        if rng.uniform() < 0.5:
+            like = rng.choice(parts)
+            hu_means[parts], suv_means[parts] = hu_means[like], suv_means[like]
+
+
+def _fill_fat(canvas: Canvas, hu: Floats, muscle_hu: float) -> None:
+    """Let patches of the fat look like muscle, so that organs and lesions lie in either."""
+    filled = (canvas.organs == ORGANS["fat"]) & (canvas.noise(80.0) > 0)
+    hu[filled] = muscle_hu
 
 
 def _log_uniform(rng: np.random.Generator, limits: Range) -> float:

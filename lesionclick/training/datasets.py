@@ -25,6 +25,10 @@ TRANSPLANT_SHARES = (0.55, 0.3, 0.15)
 """Shares of the phantoms with none, one and two real tumours."""
 TRANSPLANT_STREAM = 1
 """Keeps the choice of tumours apart from what a phantom draws by the same seed."""
+RANDOMISED_SHARE = 0.5
+"""Share of the phantoms whose organs have shapes and uptake that are not found in people."""
+RANDOMISED_STREAM = 3
+"""Keeps the choice of these phantoms apart from what a phantom draws by the same seed."""
 IMPLANT_STREAM = 2
 """Keeps the lesions made in real CTs apart from the choice of tumours by the same number."""
 COPIES = 12
@@ -190,7 +194,8 @@ def _write_phantom(dataset: Path, donors: Sequence[Path], seed: int) -> str:
         count = min(int(rng.choice(len(TRANSPLANT_SHARES), p=TRANSPLANT_SHARES)), len(donors))
         tumours = [_read_tumour(donors[number]) for number in rng.choice(len(donors), count, replace=False)]
         spacing = list(SCANNED_XYZ)[rng.choice(len(SCANNED_XYZ), p=list(SCANNED_XYZ.values()))]
-        phantom = make_patient(seed, tracer, spacing_xyz=spacing, transplants=tumours)
+        randomised = bool(np.random.default_rng([seed, RANDOMISED_STREAM]).uniform() < RANDOMISED_SHARE)
+        phantom = make_patient(seed, tracer, spacing_xyz=spacing, transplants=tumours, randomised=randomised)
         organs = training_classes()[phantom.organs.array] + FIRST_ORGAN
         label = Volume(np.where(phantom.label.array > 0, 1, organs).astype(np.uint8), phantom.label.grid)
         _write_case(dataset, name, *(volume.to_image() for volume in (label, phantom.ct, phantom.pet)))
