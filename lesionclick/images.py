@@ -7,6 +7,8 @@ gives them.
 from __future__ import annotations
 
 import errno
+import gzip
+import math
 import os
 import re
 import secrets
@@ -20,6 +22,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
+from lesionclick import metaimage
 from lesionclick.errors import InputError
 
 AIR_HU = -1000.0
@@ -205,32 +208,57 @@ def read_image(path: Path | str, pixel_type: int = sitk.sitkUnknown) -> sitk.Ima
     ------
     InputError
         If there is no such file, it is no image, not 3-D or with several values per voxel, of which ITK would make a
-        single one, or voxels of a NIfTI file are not finite: ITK makes zeros of these.
+        single one; if a NIfTI file or a MetaImage is cut off or damaged, of which ITK reads arbitrary voxels; or if
+        voxels of a NIfTI file are not finite: ITK makes zeros of these.
     """
+    path = Path(path)
+    fields = metaimage.read_fields(path) if is_metaimage(path) and path.exists() else {}
+    reader = sitk.ImageFileReader()
     try:
-        image = sitk.ReadImage(itk_name(path))
+        reader.SetFileName(itk_name(path))
+        reader.ReadImageInformation()
         if sitk.ImageFileReader.GetImageIOFromFileName(itk_name(path)) == "GDCMImageIO":
             raise InputError(f"{path}: expected an image such as NIfTI, found a DICOM file: import its folder")
-        if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) != (3, 1):
+        dimension, components = reader.GetDimension(), reader.GetNumberOfComponents()
+        if (dimension, components) != (3, 1):
             raise InputError(
-                f"{path}: expected a 3-D image with one value per voxel, found "
-                f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()}"
+                f"{path}: expected a 3-D image with one value per voxel, found {dimension}-D with {components}"
             )
+        if fields:
+            metaimage.require_numbers(fields, path)
+            metaimage.require_complete(path, math.prod(reader.GetSize()) * bytes_per_voxel(reader))
+        if path.name.lower().endswith(_NIFTI):
+            _require_complete_nifti(path)
+        image = reader.Execute()
         if pixel_type not in (sitk.sitkUnknown, image.GetPixelID()):
             image = sitk.Cast(image, pixel_type)
     except ITK_ERRORS as error:
         raise InputError(f"{path}: expected an image, found: {itk_reason(error)}") from error
-    if str(path).lower().endswith(_NIFTI):
-        import nibabel
-
-        try:
-            stored = nibabel.load(path).dataobj  # type: ignore[attr-defined]
-            finite = stored.dtype.kind != "f" or bool(np.isfinite(stored.get_unscaled()).all())
-        except Exception as error:  # nibabel lets through whatever a broken file provokes
-            raise InputError(f"{path}: expected an image, found: {error}") from error
-        if not finite:
-            raise InputError(f"{path}: expected finite voxels, found NaN or infinite ones")
     return image
+
+
+def is_metaimage(path: Path) -> bool:
+    """Tell whether a file's name is that of a MetaImage with its voxels in it."""
+    return path.suffix.lower() == ".mha"
+
+
+def bytes_per_voxel(reader: sitk.ImageFileReader) -> int:
+    """Return how many bytes one value takes in the file whose header a reader has read."""
+    size: int = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    return size
+
+
+def require_boxes(grid: Grid, name: str) -> None:
+    """Refuse a grid whose voxels are no boxes, which ITK and all that follows would take for such.
+
+    Raises
+    ------
+    InputError
+        If the direction is no three unit vectors at right angles, to 0.001.
+    """
+    cosines = np.reshape(grid.direction, (3, 3))
+    if not np.allclose(cosines @ cosines.T, np.eye(3), atol=1e-3):
+        raise InputError(f"{name}: expected a direction of three unit vectors at right angles, found {grid}")
 
 
 def require_same_grid(
@@ -321,6 +349,24 @@ def sync(path: Path) -> None:
 def unwritable(folder: Path, error: Exception) -> InputError:
     """Return the error of a folder that cannot be written to."""
     return InputError(f"{folder}: expected a folder that user {os.getuid()} can write, found {itk_reason(error)}")
+
+
+def _require_complete_nifti(path: Path) -> None:
+    """Read the voxels of a NIfTI file with nibabel, which misses none, and the checksum at the end of a packed one."""
+    import nibabel
+
+    try:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as file:
+                while file.read(2**20):
+                    pass
+        stored = nibabel.load(path).dataobj  # type: ignore[attr-defined]
+        values = stored.get_unscaled()
+        finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+    except Exception as error:  # nibabel lets through whatever a broken file provokes
+        raise InputError(f"{path}: expected an image, found: {error}") from error
+    if not finite:
+        raise InputError(f"{path}: expected finite voxels, found NaN or infinite ones")
 
 
 def _require_written(path: Path, array: NDArray[Any]) -> None:

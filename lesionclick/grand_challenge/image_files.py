@@ -6,21 +6,29 @@ What is not as promised is refused; nothing is repaired.
 from __future__ import annotations
 
 import math
-import re
 import tempfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from lesionclick import metaimage
 from lesionclick.errors import InputError
 from lesionclick.grand_challenge.interfaces import Socket, locate
-from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_name, itk_reason, unwritable
+from lesionclick.images import (
+    ITK_ERRORS,
+    Grid,
+    Volume,
+    bytes_per_voxel,
+    is_metaimage,
+    itk_name,
+    itk_reason,
+    require_boxes,
+    unwritable,
+)
 
 MAX_VOXELS = 2**29
 """Largest image that is read: ten times the challenge's median, and 2 GiB as float32."""
@@ -30,15 +38,6 @@ MAX_LITRES = 3000.0
 
 MIN_SPACING_MM = 0.1
 """Smallest voxel size, well below any PET's; less means metres or centimetres."""
-
-MAX_HEADER_BYTES = 2**20
-"""Longest header of a MetaImage, which is some hundred bytes, or some thousand with all that a DICOM header says."""
-
-_GEOMETRY = {
-    **dict.fromkeys(("Offset", "Position", "Origin", "ElementSpacing"), 3),
-    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), 9),
-}
-"""Fields of a MetaImage that tell where a 3-D image lies, by all of their names, and how many numbers each has."""
 
 _READERS = {".mha": "MetaImageIO", ".tif": "TIFFImageIO", ".tiff": "TIFFImageIO"}
 
@@ -76,8 +75,8 @@ class ImageFile:
         InputError
             If they are not all there, or not all finite.
         """
-        if self.path.suffix.lower() == ".mha":
-            _require_complete(self.path, math.prod(self.grid.size_xyz) * self.voxel_bytes)
+        if is_metaimage(self.path):
+            metaimage.require_complete(self.path, math.prod(self.grid.size_xyz) * self.voxel_bytes)
         reader = _reader(self.path)
         reader.SetOutputPixelType(sitk.sitkFloat32)
         try:
@@ -146,13 +145,7 @@ def _reader(path: Path) -> sitk.ImageFileReader:
 
 def _read_header(path: Path) -> tuple[Grid, int]:
     """Return grid and bytes per voxel of an image, and refuse what no scan can be before any memory is taken."""
-    fields: dict[str, str] = {}
-    if path.suffix.lower() == ".mha":
-        try:
-            with path.open("rb") as file:
-                fields = _read_meta_fields(file, path)
-        except OSError as error:
-            raise InputError(f"{path}: expected a readable file, found {error}") from error
+    fields = metaimage.read_fields(path) if is_metaimage(path) else {}
     reader = _reader(path)
     try:
         reader.ReadImageInformation()
@@ -173,73 +166,9 @@ def _read_header(path: Path) -> tuple[Grid, int]:
             f"{path}: expected voxels of at least {MIN_SPACING_MM} mm and an image of at most {MAX_LITRES:.0f} litres, "
             f"found {litres:.3g} litres and {grid}"
         )
-    _require_numbers(fields, path)
-    cosines = np.reshape(grid.direction, (3, 3))
-    if not np.allclose(cosines @ cosines.T, np.eye(3), atol=1e-3):
-        raise InputError(f"{path}: expected a direction of three unit vectors at right angles, found {grid}")
-    return grid, sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
-
-
-def _read_meta_fields(file: BinaryIO, path: Path) -> dict[str, str]:
-    """Return the header of a MetaImage, with the file at its first voxel, and refuse what ITK would not survive.
-
-    ITK crashes at a number of dimensions that is negative or large. Each line has to be a field, so that ITK sees the
-    same fields: it skips line breaks where a sign or a value is missing.
-    """
-    fields: dict[str, str] = {}
-    value = "-"
-    while "ElementDataFile" not in fields:
-        before, line = value, file.readline(MAX_HEADER_BYTES)
-        key, sign, value = (part.strip() for part in line.decode("ascii", "replace").partition("="))
-        complete = sign and line.endswith(b"\n") and file.tell() <= MAX_HEADER_BYTES
-        if not complete or (key == "ElementDataFile" and not (before and value)):
-            raise InputError(f"{path}: expected an image with a MetaImage header, found {line[:40]!r} in it")
-        if "NDims" in line.decode("ascii", "replace") and (
-            key != "NDims" or key in fields or not re.fullmatch("[1-9]|10", value)
-        ):
-            raise InputError(f"{path}: expected NDims = 3, once, found {line[:40]!r}")
-        fields[key] = value
-    return fields
-
-
-def _require_numbers(fields: Mapping[str, str], path: Path) -> None:
-    """Refuse a MetaImage whose place in space is not told by as many finite numbers; ITK reads zeros for others."""
-    for key, count in _GEOMETRY.items():
-        text = fields.get(key, "0 " * count)
-        try:
-            numbers = [] if "_" in text else [float(number) for number in text.split()]
-        except ValueError:
-            numbers = []
-        if len(numbers) != count or not all(map(math.isfinite, numbers)):
-            raise InputError(f"{path}: expected {count} finite numbers as {key}, found {fields[key][:60]!r}")
-
-
-def _require_complete(path: Path, n_bytes: int) -> None:
-    """Refuse a MetaImage with voxels in another file, and compressed voxels that are damaged, too few or too many.
-
-    ITK would read the first from wherever the header says, and make an image with arbitrary voxels of the second, also
-    where the header has another ``CompressedDataSize`` than the voxels have.
-    """
-    length = consumed = 0
-    inflate = zlib.decompressobj(wbits=47)  # zlib or gzip, as ITK takes them
-    with path.open("rb") as file:
-        fields = _read_meta_fields(file, path)
-        data_file = fields["ElementDataFile"]
-        if data_file not in ("LOCAL", "Local", "local"):
-            raise InputError(f"{path}: expected voxels in the file itself (LOCAL), found {data_file!r}")
-        if not fields.get("CompressedData", "").startswith(("T", "t", "1")):
-            return
-        try:
-            while not inflate.eof and (chunk := file.read(2**16)):
-                length += len(inflate.decompress(chunk))
-                consumed += len(chunk)
-        except zlib.error as error:
-            raise InputError(f"{path}: expected a complete image, found {error}") from error
-    if not inflate.eof or length != n_bytes:
-        raise InputError(f"{path}: expected {n_bytes} bytes of voxels, found {length}")
-    consumed -= len(inflate.unused_data)
-    if (said := fields.get("CompressedDataSize")) != str(consumed):
-        raise InputError(f"{path}: expected CompressedDataSize = {consumed}, found {said or 'none'}")
+    metaimage.require_numbers(fields, path)
+    require_boxes(grid, str(path))
+    return grid, bytes_per_voxel(reader)
 
 
 def require_writable(folder: Path) -> None:
