@@ -1,7 +1,7 @@
 """The case of Task 1, read and checked. What is not as promised is refused; nothing is repaired.
 
 Tolerated with one warning each: CT and PET whose grids differ by rounding (the PET's is used), a PET that looks like
-Bq/ml, and what `lesionclick.prompts.points.describe_oddities` lists.
+Bq/ml or like a CT, a PET whose slices are not axial, and what `lesionclick.prompts.points.describe_oddities` lists.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from lesionclick.grand_challenge.case_folder import CaseFolder
 from lesionclick.grand_challenge.click_files import read_clicks, write_clicks
 from lesionclick.grand_challenge.image_files import ImageFile
 from lesionclick.grand_challenge.interfaces import CT, LESION_CLICKS, PET
-from lesionclick.images import AIR_HU, Grid, Volume, read_image, require_same_grid, unwritable
+from lesionclick.images import AIR_HU, Grid, Volume, read_image, require_boxes, require_same_grid, unwritable
 from lesionclick.prompts.points import Prompts, describe_oddities
 
 logger = logging.getLogger(__name__)
 
 MAX_SUV = 1000.0
 """Uptake above which a PET is taken for one in Bq/ml: even a full bladder stays a few times below it."""
+
+MIN_SUV = -500.0
+"""Value below which a PET is taken for a CT: noise makes uptake negative, but by far less."""
 
 COVERED = 0.9
 """Share of the PET's voxels below which the CT is said to cover only a part: most CTs reach as far as the patient does.
@@ -68,7 +71,7 @@ class PetCtCase:
             ct, pet = pool.map(ImageFile.read, (ct_file, pet_file))
         if ct.grid != pet.grid:
             logger.warning("%s and %s: grids differ by rounding, the second is used", ct_file, pet_file)
-        _check_uptake(pet.array, str(pet_file))
+        _check_pet(pet, str(pet_file))
         warn_about_prompts(prompts, pet)
         return cls(Volume(ct.array, pet.grid), pet, prompts)
 
@@ -97,8 +100,8 @@ class PetCtCase:
         Raises
         ------
         InputError
-            If one is not 3-D, has several values per voxel or values that are not finite, if no voxel of the PET lies
-            in the CT, or the PET is of one value.
+            If one is not 3-D, has several values per voxel, values that are not finite or a direction that is no three
+            unit vectors at right angles; if no voxel of the PET lies in the CT; or the PET is of one value.
         """
         for name, image in (("CT", ct), ("PET", pet)):
             if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) != (3, 1):
@@ -106,6 +109,7 @@ class PetCtCase:
                     f"{name}: expected a 3-D image with one value per voxel, found "
                     f"{image.GetDimension()}-D with {image.GetNumberOfComponentsPerPixel()}"
                 )
+            require_boxes(Grid.from_image(image), name)
             _require_finite(sitk.GetArrayViewFromImage(image), name)  # resampling makes large numbers of infinite ones
         same = Volume.from_image(sitk.Resample(ct, pet, sitk.Transform(), sitk.sitkLinear, np.nan, sitk.sitkFloat32))
         beyond = np.isnan(same.array)
@@ -133,8 +137,9 @@ class PetCtCase:
             ct_array, pet_array = (volume.array.astype(np.float32, copy=False) for volume in (ct, pet))
         for name, array in (("CT", ct_array), ("PET", pet_array)):
             _require_finite(array, name)
-        _check_uptake(pet_array, "PET")
-        return cls(Volume(ct_array, pet.grid), Volume(pet_array, pet.grid))
+        checked = Volume(pet_array, pet.grid)
+        _check_pet(checked, "PET")
+        return cls(Volume(ct_array, pet.grid), checked)
 
     def write(self, folder: Path) -> None:
         """Write the case as the platform lays it out; it appears whole or not at all.
@@ -176,9 +181,14 @@ def _require_finite(array: NDArray[np.number], name: str) -> None:
         raise InputError(f"{name}: expected finite voxels, found NaN or infinite ones")
 
 
-def _check_uptake(pet: NDArray[np.float32], name: str) -> None:
-    low, high = pet.min(), pet.max()
+def _check_pet(pet: Volume, name: str) -> None:
+    low, high = pet.array.min(), pet.array.max()
     if low == high:
         raise InputError(f"{name}: expected a PET, found the value {low} in every voxel")
-    if high > MAX_SUV:
+    if low < MIN_SUV:
+        looks = "the values are from %.4g to %.4g, which looks like a CT in HU, or like Bq/ml"
+        logger.warning(f"%s: {looks}; expected SUV, and went on", name, low, high)
+    elif high > MAX_SUV:
         logger.warning("%s: the maximum is %.4g, which looks like Bq/ml; expected SUV, and went on", name, high)
+    if int(np.abs(np.reshape(pet.grid.direction, (3, 3)))[2].argmax()) != 2:
+        logger.warning("%s: the slices are not axial, as those of the training are; the mask may be much worse", name)

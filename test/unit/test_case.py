@@ -142,6 +142,24 @@ class TestUptake:
         assert case.pet.array.max() == maximum
         assert ["looks like Bq/ml" in record.getMessage() for record in caplog.records] == [True] * warnings
 
+    @pytest.mark.parametrize(("minimum", "warnings"), [(-500.0, 0), (-501.0, 1)])
+    def test_a_ct_in_place_of_the_pet_is_warned_about(
+        self, minimum: float, warnings: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ct, pet = images()
+        PetCtCase.from_images(ct=ct, pet=with_voxel(pet, minimum))
+        assert ["looks like a CT in HU" in record.getMessage() for record in caplog.records] == [True] * warnings
+
+    @pytest.mark.parametrize(
+        ("axes", "warnings"), [((0, 1, 2), 0), ((1, 0, 2), 0), ((0, 2, 1), 1), ((2, 0, 1), 1)], ids=str
+    )
+    def test_slices_that_are_not_axial_are_warned_about(
+        self, axes: tuple[int, int, int], warnings: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ct, pet = images()
+        PetCtCase.from_images(ct=ct, pet=sitk.PermuteAxes(pet, axes))
+        assert ["slices are not axial" in record.getMessage() for record in caplog.records] == [True] * warnings
+
 
 class TestFolders:
     @pytest.mark.parametrize("missing", ["images/ct", "images/pet", "lesion-clicks.json"])
@@ -252,6 +270,13 @@ class TestFromImages:
         both = {key: sitk.Cast(image, sitk.sitkFloat32) for key, image in zip(("ct", "pet"), images(), strict=True)}
         with_voxel(both[name], value)
         with pytest.raises(InputError, match=f"{name.upper()}: expected finite voxels"):
+            PetCtCase.from_images(**both)
+
+    @pytest.mark.parametrize("name", ["ct", "pet"])
+    def test_voxels_that_are_no_boxes_are_refused(self, name: str) -> None:
+        both = dict(zip(("ct", "pet"), images(), strict=True))
+        both[name].SetDirection((1, 0.3, 0, 0, 1, 0, 0, 0, 1))
+        with pytest.raises(InputError, match=f"{name.upper()}: expected a direction of three unit vectors"):
             PetCtCase.from_images(**both)
 
     def test_constant_pet_is_refused(self) -> None:
