@@ -80,7 +80,7 @@ def build_raw_set(download: Path, dataset: Path, *, processes: int = 2) -> RawSe
     """
     download = download.resolve()
     layout, sources = recognise(download)
-    given = _read_split(download / "splits_final.json")
+    given = read_split(download / "splits_final.json")
     if not re.fullmatch(r"Dataset\d{3}_.+", dataset.name):
         raise InputError(f"{dataset}: expected a new folder Dataset<NNN>_<Name>, found {dataset.name}")
     if dataset.exists():
@@ -180,7 +180,14 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _read_split(path: Path) -> Split | None:
+def read_split(path: Path) -> Split | None:
+    """Return the folds of a ``splits_final.json``, each with the names in ``train`` and ``val``; None without a file.
+
+    Raises
+    ------
+    InputError
+        If the file is anything else.
+    """
     if not path.is_file():
         return None
     try:

@@ -18,6 +18,8 @@ from lesionclick.training.distributed import run_on_gpus
 from lesionclick.training.export import export_model
 from lesionclick.training.places import balance_lesions, list_places
 from lesionclick.training.plans import CHANNELS, RECIPES, adapt_plans
+from lesionclick.training.raw_layout import require_raw_set
+from lesionclick.training.raw_sets import read_split
 from lesionclick.training.warm_start import take_weights
 
 _LOG = logging.getLogger(__name__)
@@ -151,7 +153,8 @@ def train(
 def _require_fold(fold: str, folder: Path) -> None:
     """Refuse a fold that no split has: nnU-Net would part patients at random, and no case could be held out."""
     splits = folder / "splits_final.json"
-    count = len(json.loads(splits.read_text())) if splits.is_file() else _NNUNETS_FOLDS
+    given = read_split(splits)
+    count = _NNUNETS_FOLDS if given is None else len(given)
     if fold != "all" and int(fold) >= count:
         raise InputError(f"{splits}: expected a fold from 0 to {count - 1}, or all, found {fold}")
 
@@ -192,9 +195,7 @@ def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: flo
     InputError
         If the data set folder is not in nnU-Net's raw layout, or its channels are not those of the task.
     """
-    if not (dataset / "dataset.json").is_file() or not dataset.name.startswith("Dataset"):
-        raise InputError(f"{dataset}: expected a folder Dataset<NNN>_<Name> with dataset.json, imagesTr and labelsTr")
-    _require_channels(task, dataset / "dataset.json")
+    require_raw_set(dataset, task, CHANNELS[task])
     set_folders(dataset.parent, output)
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments, preprocess
@@ -216,15 +217,6 @@ def prepare(task: str, dataset: Path, config: str, output: Path, *, minutes: flo
         shutil.copyfile(dataset / split.name, split)
     (preprocessed / _PREPARED).write_text(json.dumps([task, config]))
     return preprocessed
-
-
-def _require_channels(task: str, path: Path) -> None:
-    """Refuse the data set of another task, and one whose clicks are channels of their own."""
-    found = tuple(json.loads(path.read_text()).get("channel_names", {}).values())
-    if len(found) != len(CHANNELS[task]):
-        raise InputError(
-            f"{path}: expected the channels {', '.join(CHANNELS[task])} for {task}, found {', '.join(found)}"
-        )
 
 
 def _is_prepared(task: str, dataset: Path, config: str, output: Path) -> bool:

@@ -221,7 +221,7 @@ def test_a_fold_that_no_split_has_is_refused(tmp_path, folds, last):
     prepared.mkdir(parents=True)
     (prepared / "prepared.json").write_text('["task1", "small"]')
     if folds:
-        (prepared / "splits_final.json").write_text(json.dumps([{}] * folds))
+        (prepared / "splits_final.json").write_text(json.dumps([{"train": [], "val": []}] * folds))
     with pytest.raises(InputError, match=f"expected a fold from 0 to {last}, or all, found 9"):
         train("task1", dataset, "small", tmp_path / "out", fold="9", resume=True)
 
