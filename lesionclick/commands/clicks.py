@@ -36,11 +36,15 @@ def clicks(
 
     from lesionclick.errors import InputError
     from lesionclick.grand_challenge.click_files import write_clicks
-    from lesionclick.images import Volume, require_same_grid
+    from lesionclick.grand_challenge.image_files import require_writable
+    from lesionclick.images import Volume, replacing, require_same_grid
     from lesionclick.prompts.points import Prompts
     from lesionclick.simulation import readers
 
     mask, uptake = Volume.read(label), Volume.read(pet)
+    for path, volume in ((label, mask), (pet, uptake)):
+        if not np.isfinite(volume.array).all():
+            raise InputError(f"{path}: expected finite voxels, found NaN or infinite ones")
     require_same_grid(mask, uptake, f"label {label}", f"PET {pet}")
     truth = mask.array > 0
     try:
@@ -50,5 +54,7 @@ def clicks(
             tumor, background = readers.simulate(truth, uptake.array, np.random.default_rng(seed), clicks)
     except ValueError as error:
         raise InputError(f"{label}: {error}") from error
-    write_clicks(output, Prompts.from_indices(tumor_zyx=tumor, background_zyx=background))
+    require_writable(output.parent)
+    with replacing(output) as temporary:
+        write_clicks(temporary, Prompts.from_indices(tumor_zyx=tumor, background_zyx=background))
     print(output)

@@ -32,6 +32,7 @@ def export_dicom(
     from lesionclick.dicom.segmentation import write_segmentation
     from lesionclick.dicom.study import find_pet, read_suv
     from lesionclick.errors import InputError
+    from lesionclick.grand_challenge.image_files import require_writable
     from lesionclick.images import Volume
     from lesionclick.petct.quantification import quantify
 
@@ -41,6 +42,9 @@ def export_dicom(
     if not np.isfinite(drawn.array).all():
         raise InputError(f"{mask}: expected a mask, found voxels that are NaN or infinite")
     found = quantify(drawn, read_suv(series))
+    for path in (output, report):
+        if path is not None:
+            require_writable(path.parent)  # or there would be a segmentation and no report
     print(write_segmentation(output, found.numbers, series))
     if report is not None:
         print(write_report(report, found.lesions, output, series))

@@ -30,6 +30,8 @@ def import_study(
     """
     from lesionclick.petct.case import PetCtCase
 
+    if len(paths) > 2 and (pet or ct):
+        raise InputError("import: expected no --pet and no --ct with two images; they choose series of a DICOM study")
     match paths:
         case [study, folder]:
             from lesionclick.dicom.study import read_study

@@ -51,6 +51,9 @@ def open_study(paths: Sequence[Path], *, model: Path | None = None, choice: Choi
     ModelError
         If the model is broken or missing.
     """
+    if choice != Choice() and not (len(paths) == 1 and paths[0].is_dir() and _is_dicom(paths[0])):
+        shown = ", ".join(map(str, paths)) or "nothing"
+        raise InputError(f"{shown}: expected the folder of a DICOM study, of which --pet and --ct choose series")
     with collected_warnings(without=MACHINES_OWN) as warnings:
         study = _open(paths, model, choice)
     study.warnings = tuple(warnings)
@@ -94,7 +97,7 @@ def _is_dicom(folder: Path) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    return path.is_file() and path.name.endswith(IMAGES)
+    return not path.is_dir() and path.name.endswith(IMAGES)
 
 
 def _stem(path: Path) -> str:

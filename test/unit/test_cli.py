@@ -81,6 +81,28 @@ def test_clicks_writes_a_click_file(cases, labels, tmp_path, options):
     assert [point.kind for point in read_clicks(path)] == [TUMOR] * 4 + [BACKGROUND] * 4
 
 
+def test_clicks_that_cannot_be_written_or_drawn_are_bad_input(cases, labels, tmp_path, capsys):
+    label, pet = labels / "positive.mha", next((cases / "positive/images/pet").iterdir())
+    (tmp_path / "file").touch()
+    assert main(["clicks", str(label), str(pet), "--output", str(tmp_path / "file/clicks.json")]) == 1
+    assert "expected a folder that user" in capsys.readouterr().err
+    image = sitk.Cast(sitk.ReadImage(label), sitk.sitkFloat32)
+    image[0, 0, 0] = math.nan
+    sitk.WriteImage(image, tmp_path / "nan.mha")
+    assert main(["clicks", str(tmp_path / "nan.mha"), str(pet), "--output", str(tmp_path / "clicks.json")]) == 1
+    assert "nan.mha: expected finite voxels" in capsys.readouterr().err
+    assert not (tmp_path / "clicks.json").exists()
+
+
+def test_series_are_chosen_of_a_dicom_study_alone(cases, tmp_path, capsys):
+    ct, pet = (str(next((cases / "positive/images" / kind).iterdir())) for kind in ("ct", "pet"))
+    assert main(["import", ct, pet, str(tmp_path / "case"), "--pet", "3"]) == 1
+    assert "expected no --pet and no --ct with two images" in capsys.readouterr().err
+    assert not (tmp_path / "case").exists()
+    assert main(["view", str(cases / "positive"), "--ct", "3", "--no-browser"]) == 1
+    assert "expected the folder of a DICOM study, of which --pet and --ct choose series" in capsys.readouterr().err
+
+
 def test_phantom_tells_how_many_lesions_it_has_where_that_is_not_what_was_asked_for(tmp_path, capsys):
     options = ["phantom", "--seed", "7", "--tracer", "psma", "--lesions", "40", "--spacing", "12", "12", "12"]
     assert main([*options, "--output", str(tmp_path / "case"), "--label", str(tmp_path / "label.mha")]) == 0

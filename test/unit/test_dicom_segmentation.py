@@ -235,6 +235,16 @@ def test_export_refuses_a_mask_that_is_not_finite_and_one_file_for_both(study, t
     assert "expected another file for the report" in capsys.readouterr().err
 
 
+def test_export_writes_nothing_where_the_report_cannot_be_written(study, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    mask, output = tmp_path / "mask.mha", tmp_path / "new" / "lesions.dcm"
+    Volume((labels().array > 0).astype(np.uint8), GRID).write(mask)
+    options = ["--output", str(output), "--report", str(tmp_path / "file" / "report.dcm")]
+    assert main(["export-dicom", str(study), str(mask), *options]) == 1
+    assert "expected a folder that user" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def test_export_makes_a_segment_of_each_component(study, capsys):
     output, report = export(study)
     assert capsys.readouterr().out.splitlines() == [str(output), str(report)]
