@@ -1,5 +1,5 @@
 # Builds the algorithm for Grand Challenge: one case in /input, its masks in /output.
-ARG BASE_IMAGE=pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
+ARG BASE_IMAGE=docker.io/pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
 FROM ${BASE_IMAGE} AS build
 
 # PyTorch is the base's own, seen through --system-site-packages. The base's Python may be closed to pip (PEP 668),
@@ -40,13 +40,14 @@ RUN python inference.py --help \
     && python -c "import nnunetv2.preprocessing.resampling.resample_torch" \
     && python -c "import lesionclick.server"
 
-# exec: a case each run. invoke: a server, case after case. Named in RUN, since podman's cache sees arguments only there.
+# exec: a case each run. invoke: a server, case after case. All arguments stand before a RUN, since podman's cache sees
+# their values only there: labels alone would keep those of an earlier build.
 ARG API_METHOD=exec
+ARG VERSION=unknown
+ARG REVISION=unknown
 RUN test "${API_METHOD}" = exec || test "${API_METHOD}" = invoke
 ENV LESIONCLICK_API_METHOD=${API_METHOD}
 
-ARG VERSION=unknown
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="lesionclick" \
       org.opencontainers.image.description="Click-guided lesion segmentation in PET/CT and longitudinal CT" \
       org.opencontainers.image.licenses="Apache-2.0" \

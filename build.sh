@@ -22,7 +22,7 @@ options=(
   --tag "$IMAGE"
   --build-arg "API_METHOD=$api_method"
   --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' lesionclick/__init__.py)"
-  --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+  --build-arg "REVISION=$(revision)"
 )
 if [ -n "${BASE_IMAGE:-}" ]; then
   options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")

@@ -11,6 +11,7 @@ choose_api_method "$@"
 model=${MODEL:-resources}
 
 require_engine
+require_image
 if [ ! -f "$model/plans.json" ] && [ ! -f "$model/task1/plans.json" ] && [ ! -f "$model/task2/plans.json" ]; then
   echo "error: MODEL: expected a folder with plans.json, in it or in its task1 or task2, found none in '$model'" >&2
   exit 1
@@ -21,9 +22,9 @@ trap 'rm -rf out/*.tar.gz.part out/.model' EXIT
 rm -rf out/.model
 "$CONTAINER_ENGINE" save "$IMAGE" | gzip >out/lesionclick.tar.gz.part
 mv out/lesionclick.tar.gz.part out/lesionclick.tar.gz
-# The platform's user has to read the models, however private their files are here.
+# The platform's user has to read the models, however private their files are here, and where links lead to them.
 mkdir out/.model
-cp -R "$model/." out/.model
+cp -RL "$model/." out/.model
 chmod -R a+rX,go-w out/.model
 tar -C out/.model -czf out/model.tar.gz.part .
 mv out/model.tar.gz.part out/model.tar.gz

@@ -16,15 +16,17 @@ case "$*" in
     ;;
 esac
 require_engine
+require_image
 setup
 "$python" -m pip install --quiet --disable-pip-version-check --constraint requirements.txt \
   cyclonedx-bom==7.5.0 pip-audit==2.10.1
 mkdir -p out
 "$CONTAINER_ENGINE" run --rm --network none --interactive --entrypoint python "$IMAGE" - >out/packages.txt <<'EOF'
+import re
 from importlib.metadata import distributions
 
-# the first on the path is the one that is imported
-found = {package.name.lower(): package for package in reversed(list(distributions()))}
+# the first on the path is the one that is imported; a name may be written in several ways
+found = {re.sub("[-_.]+", "-", package.name.lower()): package for package in reversed(list(distributions()))}
 print(*(f"{package.name}=={package.version}" for _, package in sorted(found.items())), sep="\n")
 EOF
 "$python" -m cyclonedx_py requirements out/packages.txt --output-reproducible --output-file out/sbom.json

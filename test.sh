@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Replays the sample cases against the container as the platform does, compares each score with the expected one, and
 # checks how the container fails. Exits with another code than 0 on any difference. Builds the image if there is none;
-# after a change, run ./build.sh first. With --invoke one server handles all cases, asked from a container beside it, and
-# Task 1 at three of its steps, since each step runs the same code.
+# after a change, run ./build.sh first: an image of another revision gets a warning. With --invoke one server handles all
+# cases, asked from a container beside it, and Task 1 at three of its steps, since each step runs the same code.
 # Takes CONTAINER_ENGINE, BASE_IMAGE and IMAGE, as build.sh does.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -14,6 +14,7 @@ if ! "$CONTAINER_ENGINE" image inspect "$IMAGE" >/dev/null 2>&1; then
   stage "Build of $IMAGE"
   ./build.sh "$@"
 fi
+require_image
 setup
 steps=()
 if [ "$api_method" = invoke ]; then

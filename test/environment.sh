@@ -4,7 +4,9 @@
 #   setup             make .venv with the package and its tools; quick where it is up to date
 #   $python           the Python in it
 #   choose_api_method [--invoke]    set $api_method, exec or invoke, and $IMAGE, where it is not set
+#   revision          print the checkout's commit, with -dirty where files differ from it
 #   require_engine    stop where the container engine is missing
+#   require_image     stop where it has no $IMAGE, warn where that is of another revision
 #   $CONTAINER_ENGINE with its default
 
 python=.venv/bin/python
@@ -29,14 +31,15 @@ find_python() {
 
 setup() {
   local stamp=.venv/lesionclick.stamp wanted base
-  wanted=$(cat pyproject.toml requirements.txt | cksum)
-  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+  wanted=$({ pwd -P && cat pyproject.toml requirements.txt; } | cksum)
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && [ -x "$python" ]; then
     return
   fi
   stage "Python environment in .venv: about 3 minutes, once"
-  if [ ! -x "$python" ]; then
+  # Its pip does not run where it was never finished, was moved, or lost its Python to an upgrade of the system.
+  if ! .venv/bin/pip --version >/dev/null 2>&1; then
     base=$(find_python)
-    "$base" -m venv .venv
+    "$base" -m venv --clear .venv
   fi
   # PyTorch first and by its plain name, so that pip's own settings decide on the build. It is named again so that
   # nothing replaces it. What the container installs has the container's versions here too.
@@ -62,5 +65,21 @@ require_engine() {
   if ! command -v "$CONTAINER_ENGINE" >/dev/null; then
     echo "error: CONTAINER_ENGINE: expected a command on PATH, found no '$CONTAINER_ENGINE'" >&2
     return 1
+  fi
+}
+
+revision() {
+  git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown
+}
+
+require_image() {
+  local label=org.opencontainers.image.revision found wanted
+  if ! found=$("$CONTAINER_ENGINE" image inspect --format "{{index .Config.Labels \"$label\"}}" "$IMAGE"); then
+    echo "error: IMAGE: expected an image that $CONTAINER_ENGINE has, found no '$IMAGE'; ./build.sh makes it" >&2
+    return 1
+  fi
+  wanted=$(revision)
+  if [ "$found" != "$wanted" ]; then
+    echo "warning: $IMAGE: expected revision $wanted, found $found; ./build.sh makes it anew" >&2
   fi
 }
