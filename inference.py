@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     serving = os.environ.get("LESIONCLICK_API_METHOD") == "invoke"
     parser.add_argument("--serve", action="store_true", default=serving, help="answer the platform's invoke API")
-    parser.add_argument("--port", type=int, default=4743, help="port of the invoke API (default 4743)")
+    parser.add_argument("--port", type=_port, default=4743, help="port of the invoke API (default 4743)")
     options = parser.parse_args(arguments)
     _start_log()
     return _serve(options) if options.serve else _run_once(options)
@@ -52,6 +52,12 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < math.inf:
         raise argparse.ArgumentTypeError(f"expected seconds above 0, found {text}")
     return seconds
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 <= int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to {2**16 - 1}, found {text}")
+    return int(text)
 
 
 def _run_once(options: argparse.Namespace) -> int:

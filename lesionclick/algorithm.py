@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lesionclick.budget import Budget, Stopwatch
 from lesionclick.errors import ModelError
-from lesionclick.grand_challenge.case_folder import CaseFolder
+from lesionclick.grand_challenge.case_folder import CaseFolder, remove_masks
 from lesionclick.grand_challenge.image_files import write_masks
 from lesionclick.tasks import TASKS, Case, Model, Session, Task, task_of
 
@@ -126,8 +126,8 @@ class Algorithm:
             If the memory does not suffice.
         """
         watch = Stopwatch()
+        remove_masks(input_dir, output_dir)
         folder = CaseFolder.open(input_dir)
-        folder.remove_masks(output_dir)
         task = task_of(folder)
         session, prompts = self._session(task, folder, watch)
         paths = folder.mask_paths(output_dir)

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -154,7 +155,7 @@ def serve(load: Callable[[], Handle], host: str = "0.0.0.0", port: int = PORT) -
     -------
     int
         Exit code for the process: 0 after a stop between two cases, `STOPPED` in the middle of one or of loading, 3
-        where the GPU is lost, else the loading error's.
+        where the port cannot be had or the GPU is lost, else the loading error's.
     """
 
     def stop_without_models(loading: Future[Handle]) -> None:
@@ -164,17 +165,23 @@ def serve(load: Callable[[], Handle], host: str = "0.0.0.0", port: int = PORT) -
     def stop() -> None:
         server.should_exit = True
 
+    try:  # before the models are loaded in vain
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        logger.error("port %d: expected one that this process may listen on, found %s", port, error)
+        return 3
     # uvicorn answers both signals, and raises them again when it has stopped; then there is nothing left to stop
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     grace = int(GRACE_S)
     service = Service(load)
     app = create_app(service)
-    config = uvicorn.Config(app, host, port, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=grace)
     server = uvicorn.Server(config)
     service.on_lost = stop  # with an exit code, so that the platform starts another process
     service.loading.add_done_callback(stop_without_models)  # called at once where loading has failed by now
-    server.run()
+    logger.info("listening on port %d of %s", port, host)
+    server.run([listener])
     code = service.exit_code
     if code == STOPPED:
         logger.warning("stopped in the middle of %s", "a case" if service.busy else "loading")

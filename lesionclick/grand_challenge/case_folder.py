@@ -88,24 +88,6 @@ class CaseFolder:
             for output in self.interface.outputs
         }
 
-    def remove_masks(self, output_dir: Path) -> None:
-        """Remove masks of earlier runs from where the platform wants those of this case; other files stay.
-
-        The names are told from those of the input files alone, which need not be images.
-
-        Raises
-        ------
-        InputError
-            If that fails.
-        """
-        for output in self.interface.outputs:
-            folder = output_dir / output.socket.relative_path
-            for image in locate(self.path, output.named_after.relative_path).glob("*"):
-                try:
-                    (folder / f"{image.stem}.mha").unlink(missing_ok=True)
-                except OSError as error:
-                    raise unwritable(folder, error) from error
-
     def prepare_output(self, output_dir: Path) -> None:
         """Make the folders of the masks and try to write into them, so that a case does not fail after all the work.
 
@@ -146,6 +128,25 @@ class CaseFolder:
         return {}
 
 
+def remove_masks(input_dir: Path, output_dir: Path) -> None:
+    """Remove masks of earlier runs from where the platform wants those of the case in `input_dir`; other files stay.
+
+    The names are told from those of the input files alone, which need neither be images nor those of an interface.
+
+    Raises
+    ------
+    InputError
+        If that fails.
+    """
+    for output in dict.fromkeys(output for task in INTERFACES for interface in task for output in interface.outputs):
+        folder = output_dir / output.socket.relative_path
+        for image in locate(input_dir, output.named_after.relative_path).glob("*"):
+            try:
+                (folder / f"{image.stem}.mha").unlink(missing_ok=True)
+            except OSError as error:
+                raise unwritable(folder, error) from error
+
+
 def _likely(found: Sequence[str]) -> list[Interface]:
     """Return the interfaces of the tasks that share a socket with what was found, or all."""
     tasks = [task for task in INTERFACES if any(set(found) & set(_paths(interface)) for interface in task)]
@@ -161,6 +162,8 @@ def _paths(interface: Interface) -> list[str]:
 
 
 def _listed(listing: Path) -> list[str]:
+    if not listing.is_file():
+        raise InputError(f"{listing}: expected a file, found a folder or device")
     try:
         content = json.loads(listing.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ import pickle
 import resource
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -225,6 +226,19 @@ def test_no_time_at_all(case: Path) -> None:
 def test_budget_that_is_no_time(budget: str, case: Path) -> None:
     code, log = run(*folders(case), f"--budget={budget}")
     check(ROWS["budget that is no time"], case, code, log)
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http", "4_743"])
+def test_port_that_is_none(port: str, case: Path) -> None:
+    code, log = run(*folders(case), "--serve", f"--port={port}")
+    check(ROWS["port that is none"], case, code, log)
+
+
+def test_port_that_is_taken(case: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        code, log = run(*folders(case), "--serve", "--port", taken.getsockname()[1])
+    check(ROWS["port that is taken"], case, code, log)
+    assert "model" not in log.lower()
 
 
 def test_second_case_while_one_runs(start_server: Callable[..., Server]) -> None:

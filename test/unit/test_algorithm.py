@@ -138,6 +138,13 @@ class TestMasksOfEarlierRuns:
             Algorithm(models).handle(tmp_path / "case", tmp_path / "out")
         assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == others
 
+    def test_a_case_of_no_interface_leaves_none(self, models: Path, tmp_path: Path) -> None:
+        pet_path(write_case(tmp_path / "case")).parent.rename(tmp_path / "pet")
+        others = self.leave(tmp_path / "out", f"images/tumor-lesion-segmentation/{CT_NAME}.mha")
+        with pytest.raises(InputError, match="expected images/ct, images/pet"):
+            Algorithm(models).handle(tmp_path / "case", tmp_path / "out")
+        assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == others
+
     def test_none_of_two_regions_stays(self, models: Path, tmp_path: Path) -> None:
         case = write_longitudinal_case(tmp_path / "case", followups=REGIONS)
         image_path(case, PRIMARY.followup_ct).write_text("not an image")

@@ -1,6 +1,6 @@
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,6 +153,12 @@ class TestOpen:
         lay_out(tmp_path, *PET_CT_PATHS)
         (tmp_path / "inputs.json").write_bytes(content)
         with pytest.raises(InputError, match=r"inputs\.json: expected "):
+            CaseFolder.open(tmp_path)
+
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+    def test_listing_that_is_no_file_is_refused(self, tmp_path: Path, make: Callable[[Path], None]) -> None:
+        make(lay_out(tmp_path, *PET_CT_PATHS) / "inputs.json")
+        with pytest.raises(InputError, match=r"inputs\.json: expected a file, found a folder or device"):
             CaseFolder.open(tmp_path)
 
     def test_listing_that_is_a_link_out_is_refused(self, tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from lesionclick.errors import InputError
 from lesionclick.evaluation import engine as engine_module
+from lesionclick.evaluation import platform_client
 from lesionclick.evaluation.engine import Engine, ServerJob
 from lesionclick.evaluation.jobs import ReplayError
 from lesionclick.evaluation.petct_replay import PetCtReplay
@@ -171,3 +175,26 @@ def test_a_server_is_stopped_and_removed_even_where_its_start_fails(tmp_path, st
     (run,) = (call for call in calls if "--detach" in call)
     name = run.split("--name ")[1].split()[0]
     assert calls[-2:] == [f"stop -t 10 {name}", f"rm --force {name}"]
+
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"ready")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_the_client_beside_a_server_asks_no_proxy(monkeypatch):
+    """Engines hand the host's proxy to containers."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # that of an earlier test
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        Thread(target=server.serve_forever).start()
+        monkeypatch.setattr(platform_client, "URL", f"http://127.0.0.1:{server.server_port}")
+        answer = platform_client.ask("GET", "/health", 60)
+        server.shutdown()
+    assert answer == (200, "ready")

@@ -1,8 +1,11 @@
 """The invoke API: what is answered while the models load, while a case runs, and when one fails."""
 
+import asyncio
 import logging
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -189,6 +192,90 @@ server.create_app = create_late
 raise SystemExit(server.serve(load, "127.0.0.1", 0))
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 2
+
+
+def test_a_case_that_nobody_waits_for_any_more_is_handled() -> None:
+    go_on, handled = Event(), Event()
+
+    def handle() -> Done:
+        handled.set()
+        return DONE
+
+    service = Service(lambda: handle)
+    service.loading.result(10)
+    service._thread.submit(go_on.wait, 10)  # the thread is not free yet, as just after loading
+
+    async def hang_up() -> None:
+        asking = asyncio.create_task(service.invoke())
+        await asyncio.sleep(0)
+        assert service.busy
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+
+    asyncio.run(hang_up())
+    go_on.set()
+    assert handled.wait(10)
+
+
+STOPPING = """
+import sys, time
+from lesionclick import server
+from lesionclick.algorithm import Done
+
+port, server.GRACE_S, loading_s, case_s = int(sys.argv[1]), *map(float, sys.argv[2:])
+
+def handle():
+    print("running", flush=True)
+    time.sleep(case_s)
+    return Done((), None, {})
+
+def load():
+    time.sleep(loading_s)
+    return handle
+
+raise SystemExit(server.serve(load, "127.0.0.1", port))
+"""
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "loading_s", "case_s", "code", "answers", "log"),
+    [
+        pytest.param(1, 600, 0, STOPPED, [], "stopped in the middle of loading", id="while the models load"),
+        pytest.param(1, 0, None, 0, [], "", id="between two cases"),
+        pytest.param(60, 0, 1, 0, [201], "", id="a case that ends in time"),
+        pytest.param(1, 0, 600, STOPPED, [500], "stopped in the middle of a case", id="a case that does not"),
+    ],
+)
+def test_a_server_that_is_asked_to_stop(grace_s, loading_s, case_s, code, answers, log) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    found: list[int | None] = []
+
+    def ask(method: str, path: str) -> int | None:
+        try:
+            return httpx.request(method, f"http://127.0.0.1:{port}{path}", timeout=60, trust_env=False).status_code
+        except httpx.TransportError:
+            return None
+
+    command = [sys.executable, "-c", STOPPING, *map(str, (port, grace_s, loading_s, case_s or 0))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while ask("GET", "/health") != (503 if loading_s else 200):
+                assert process.poll() is None
+                time.sleep(0.05)
+            client = Thread(target=lambda: found.append(ask("POST", "/invoke")))
+            if answers:
+                client.start()
+                assert process.stdout.readline() == "running\n"
+            process.terminate()
+            _, problems = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        if answers:
+            client.join(60)
+    assert (process.returncode, found) == (code, answers)
+    assert log in problems
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/invoke"), ("POST", "/health")])
