@@ -1,5 +1,5 @@
 # Builds the algorithm for Grand Challenge: one case in /input, its masks in /output.
-ARG BASE_IMAGE=docker.io/pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
+ARG BASE_IMAGE=pytorch/pytorch:2.13.0-cuda12.6-cudnn9-runtime
 FROM ${BASE_IMAGE} AS build
 
 # PyTorch is the base's own, seen through --system-site-packages. The base's Python may be closed to pip (PEP 668),
