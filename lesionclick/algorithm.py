@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesionclick.budget import Budget, Stopwatch
-from lesionclick.errors import ModelError
 from lesionclick.grand_challenge.case_folder import CaseFolder, remove_masks
 from lesionclick.grand_challenge.image_files import write_masks
 from lesionclick.tasks import TASKS, Case, Model, Session, Task, task_of
@@ -90,8 +89,10 @@ class Algorithm:
         ModelError
             If a model is missing, broken, of an unknown kind, or refused.
         """
+        from lesionclick.network.model_folder import available_models
+
         algorithm = cls(folder, trust_checkpoint=trust_checkpoint, exact=exact)
-        for task in _available(folder, trust_checkpoint) if tasks is None else tasks:
+        for task in available_models(folder, trust_checkpoint=trust_checkpoint) if tasks is None else tasks:
             algorithm.model(TASKS[task])
         return algorithm
 
@@ -163,18 +164,3 @@ def _raise_soon(reading: Future[Case]) -> None:
     """Raise the error of a case that is refused at once; for the others, wait no longer than that."""
     with contextlib.suppress(TimeoutError):
         reading.result(timeout=_REFUSED_WITHIN_S)
-
-
-def _available(folder: Path | None, trust_checkpoint: bool) -> list[TaskName]:
-    """Return the tasks that there are models for: of a folder that holds one model, its task alone."""
-    from lesionclick.network.model_folder import find_model_folder, read_prompt_spec
-
-    found = {task: find_model_folder(folder, task) for task in TASKS}
-    there = {task: path for task, path in found.items() if (path / "plans.json").is_file()}
-    tasks = [
-        task for task, path in there.items() if read_prompt_spec(path, trust_checkpoint=trust_checkpoint).task == task
-    ]
-    if not tasks:
-        where = folder or "the platform's and the package's own folders"
-        raise ModelError(f"{where}: expected a model folder, or folders task1 and task2 with one each, found none")
-    return tasks

@@ -53,7 +53,8 @@ def _name(path: Path) -> str:
 
 def _read_list(source: Path) -> list[Path]:
     try:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
+        text = source.read_text(encoding="utf-8-sig")  # with or without the mark that Windows writes
+        lines = [line.strip() for line in text.splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: expected a text file with a case folder in each line, found {error}") from error
     paths = [source.parent / line for line in lines if line and not line.startswith("#")]

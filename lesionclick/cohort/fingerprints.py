@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from lesionclick.errors import InputError, ModelError
+from lesionclick.errors import InputError
 from lesionclick.evaluation.engine import Engine
 from lesionclick.evaluation.records import OptionsRecord
-from lesionclick.network.model_folder import find_model_folder
+from lesionclick.network.model_folder import available_models
 from lesionclick.prompts.spec import TaskName
 from lesionclick.tasks import TASKS
 
@@ -70,8 +71,10 @@ def glance(case: Path, labels: Iterable[Path], model: str, options: OptionsRecor
     return digest(seen, model, asdict(options))
 
 
-def digest_models(folder: Path | None, engine: Engine | None = None) -> dict[TaskName, str]:
-    """Return the digest of each task's model.
+def digest_models(
+    folder: Path | None, engine: Engine | None = None, *, trust_checkpoint: bool = False
+) -> dict[TaskName, str]:
+    """Return the digest of the model of each task that there is one for.
 
     Parameters
     ----------
@@ -79,21 +82,22 @@ def digest_models(folder: Path | None, engine: Engine | None = None) -> dict[Tas
         As for `lesionclick.algorithm.Algorithm`.
     engine
         Where cases run in containers; then the image's identity counts, and the folder's files where there is one.
+    trust_checkpoint
+        As for `lesionclick.algorithm.Algorithm`.
 
     Raises
     ------
     ModelError
-        If there is no model at all.
+        If there is no model at all, or one is broken or unknown.
     """
     image = engine.image_id() if engine else ""
     if engine and folder is None:
         return dict.fromkeys(TASKS, digest(image))
-    folders = {task: find_model_folder(folder, task) for task in TASKS}
-    there = {task: path for task, path in folders.items() if (path / "plans.json").is_file()}
-    if not there:
-        raise ModelError(f"{folder}: expected a model folder, or folders task1 and task2 with one each, found none")
-    return {task: digest(image, digest_files(_model_files(path))) for task, path in there.items()}
+    models = available_models(folder, trust_checkpoint=trust_checkpoint)
+    return {task: digest(image, digest_files(_model_files(path))) for task, path in models.items()}
 
 
 def _model_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix in _WHOLE and path.is_file())
+    """Return the files that predictions depend on; a fold may be a link to a folder elsewhere."""
+    paths = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(path for path in paths if path.suffix in _WHOLE and path.is_file())

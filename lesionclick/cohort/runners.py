@@ -148,4 +148,4 @@ class InContainers:
         """
         (kept,) = {path.parent for path in paths.values()}
         jobs = Jobs(self._folder, self._engine, kept, {socket: path.name for socket, path in paths.items()})
-        return Told({"container": jobs.run_step(step.number or 0, step.clicks).seconds})
+        return Told({"container": jobs.run_step(step.number, step.clicks).seconds})

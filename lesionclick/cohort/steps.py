@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lesionclick.evaluation.longitudinal_replay import score_masks
@@ -64,13 +63,6 @@ class Evaluated:
     parts: Callable[[CaseFolder], dict[Socket, str]]
     score: Callable[[Callable[[], Any], Mapping[Socket, MaskPair]], Scores]
     numbered: bool
-
-    def label_paths(self, folder: CaseFolder, name: str, labels: Path) -> dict[Socket, Path]:
-        """Return where the label of each output lies: `<case>.mha`, or `<case>/<part>.mha`."""
-        return {
-            socket: labels / name / f"{part}.mha" if part else labels / f"{name}.mha"
-            for socket, part in self.parts(folder).items()
-        }
 
 
 def _petct_steps(folder: CaseFolder, numbers: Sequence[int] | None) -> list[CaseStep]:

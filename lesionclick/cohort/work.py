@@ -24,7 +24,7 @@ class CohortCase:
     Raises
     ------
     InputError
-        If the name is none of a file: masks and records are called by it.
+        If the name is none of a file, or cannot be written down: masks and records are called by it.
     """
 
     name: str
@@ -33,6 +33,10 @@ class CohortCase:
     def __post_init__(self) -> None:
         if self.name in ("", ".", "..") or "/" in self.name:
             raise InputError(f"{self.path}: expected a folder with a name of its own, found {self.name!r}")
+        try:
+            f"{self.name} {self.path}".encode()
+        except UnicodeEncodeError as error:  # as on a share with names in Latin-1
+            raise InputError(f"{str(self.path)!a}: expected a path in UTF-8, found other bytes") from error
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ def cohort(
     if labels is not None:
         _look_for_labels([case.name for case in found], labels)
     labels, model = (None if path is None else path.resolve() for path in (labels, model))
-    digests = digest_models(model, Engine.find(engine, container, model) if container else None)
+    contained = Engine.find(engine, container, model) if container else None
+    digests = digest_models(model, contained, trust_checkpoint=trust_checkpoint)
     options = OptionsRecord(steps, exact, container)
     work = Work(output.resolve(), options, digests, labels, model, engine, trust_checkpoint)
     failed = 0

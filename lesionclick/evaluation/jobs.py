@@ -22,6 +22,7 @@ from lesionclick.errors import InputError, LesionClickError
 from lesionclick.evaluation.measures import MaskPair
 from lesionclick.grand_challenge.case_folder import LISTING, CaseFolder
 from lesionclick.grand_challenge.click_files import write_clicks
+from lesionclick.grand_challenge.image_files import require_writable
 from lesionclick.grand_challenge.interfaces import Socket
 from lesionclick.images import ITK_ERRORS, Grid, Volume, itk_reason, replacing, require_same_grid
 from lesionclick.petct.rules import RulesActed
@@ -101,13 +102,13 @@ class Jobs:
         """Name of the case's folder."""
         return self.folder.path.name
 
-    def run_step(self, step: int, clicks: Mapping[Socket, Prompts]) -> Job:
+    def run_step(self, step: int | None, clicks: Mapping[Socket, Prompts]) -> Job:
         """Run one job in fresh folders, check its masks and keep them.
 
         Parameters
         ----------
         step
-            The challenge's number of the step.
+            The challenge's number of the step; None for the one job of a case without steps.
         clicks
             Clicks by the socket whose file they replace; the case's other files stay as they are.
 
@@ -116,10 +117,11 @@ class Jobs:
         LesionClickError
             If the job fails or breaks the output contract, with the name of the case and the step.
         """
-        self.kept.mkdir(parents=True, exist_ok=True)
+        require_writable(self.kept)
         masks = {socket: self.kept / name.format(step=step) for socket, name in self.names.items()}
         for path in masks.values():
             path.unlink(missing_ok=True)  # of an earlier replay: a job that fails leaves none
+        where = self.case_name if step is None else f"{self.case_name}, step {step}"
         try:
             with tempfile.TemporaryDirectory(prefix="lesionclick-") as temporary:
                 input_dir, output_dir = Path(temporary, "input"), Path(temporary, "output")
@@ -133,9 +135,9 @@ class Jobs:
                     with replacing(masks[socket]) as kept:
                         shutil.copyfile(path, kept)
         except LesionClickError as error:
-            raise type(error)(f"{self.case_name}, step {step}: {error}") from error
+            raise type(error)(f"{where}: {error}") from error
         except Exception as error:
-            raise ReplayError(f"{self.case_name}, step {step}: {type(error).__name__}: {error}") from error
+            raise ReplayError(f"{where}: {type(error).__name__}: {error}") from error
         return Job(masks, seconds, told)
 
 
@@ -152,6 +154,21 @@ def find_cases(folder: Path) -> list[Path]:
     if not cases:
         raise InputError(f"{folder}: expected a case (with a folder images) or a folder of cases, found none")
     return cases
+
+
+def label_paths(labels: Path, case: str, parts: Mapping[Socket, str]) -> dict[Socket, Path]:
+    """Return where the true mask of each output lies: `<case>.mha`, or `<case>/<part>.mha`.
+
+    Parameters
+    ----------
+    labels
+        Folder of the labels of all cases.
+    case
+        Name of the case.
+    parts
+        Which part of the case each output shows, empty for the whole.
+    """
+    return {socket: labels / case / f"{part}.mha" if part else labels / f"{case}.mha" for socket, part in parts.items()}
 
 
 def read_labels(folder: CaseFolder, paths: Mapping[Socket, Path], *, numbered: bool = False) -> dict[Socket, Volume]:

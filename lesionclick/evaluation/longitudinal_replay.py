@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lesionclick.evaluation.jobs import Jobs, Run, read_labels
+from lesionclick.evaluation.jobs import Jobs, Run, label_paths, read_labels
 from lesionclick.evaluation.lesions import LesionScores, score_lesions, volumes_ml
 from lesionclick.evaluation.measures import CHALLENGE, LESIONS, LONGITUDINAL, MaskPair, Scores, score
 from lesionclick.evaluation.steps import Options, Replay, Step
@@ -81,8 +81,8 @@ def replay_case(folder: CaseFolder, run: Run, output: Path, options: Options) ->
     case = LongitudinalCase.read(folder)
     regions = followup_regions(case)
     jobs = Jobs(folder, run, output, {one.mask.socket: f"step_{{step:02d}}_{one.name}.mha" for one in regions})
-    truth = options.labels / jobs.case_name if options.labels else None
-    paths = {region.mask.socket: truth / f"{region.name}.mha" for region in regions} if truth else {}
+    parts = {region.mask.socket: region.name for region in regions}
+    paths = label_paths(options.labels, jobs.case_name, parts) if options.labels else {}
     labels = read_labels(folder, paths, numbered=True)
 
     n_points = sum(len(followup.points) for followup in case.followups)

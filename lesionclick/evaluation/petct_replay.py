@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lesionclick.errors import InputError
-from lesionclick.evaluation.jobs import Done, Jobs, Run, read_labels
+from lesionclick.evaluation.jobs import Done, Jobs, Run, label_paths, read_labels
 from lesionclick.evaluation.measures import PETCT, SCRIBBLES, MaskPair, Scores, areas, score
 from lesionclick.evaluation.steps import STEPS, Challenge, Options, Replay, Step
 from lesionclick.grand_challenge.case_folder import CaseFolder
@@ -108,7 +108,7 @@ def replay_case(folder: CaseFolder, run: Run, output: Path, options: Options) ->
     """
     case = PetCtCase.read(folder)
     jobs = Jobs(folder, run, output, {MASK: "step_{step:02d}.mha"})
-    labels = read_labels(folder, {MASK: options.labels / f"{jobs.case_name}.mha"} if options.labels else {})
+    labels = read_labels(folder, label_paths(options.labels, jobs.case_name, {MASK: ""}) if options.labels else {})
     all_steps = STEPS[options.challenge]
     if options.corrections and not (labels and list(options.numbers) == list(all_steps[: len(options.numbers)])):
         raise InputError(

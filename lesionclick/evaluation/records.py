@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from lesionclick.errors import InputError
+from lesionclick.evaluation.json_files import read_json
 from lesionclick.grand_challenge.image_files import require_writable
 from lesionclick.images import sync
 from lesionclick.locks import locked
@@ -114,7 +114,8 @@ class Record:
     steps
         Its jobs in order; none where it failed.
     seconds
-        Spent on each stage of the case as a whole, and in ``total``, those of the steps included.
+        Spent on each stage of the case as a whole, and in ``total``, those of the steps included; of the run that made
+        the masks where they were only scored again.
     model
         Digest of the model.
     options
@@ -213,10 +214,7 @@ class CohortFolder:
             If a file is no record.
         """
         for path in sorted((self.folder / "records").glob("*.json"), key=lambda path: path.stem):
-            try:
-                yield _RECORD.validate_json(path.read_bytes())
-            except ValidationError as error:
-                raise InputError(f"{path}: expected the record of a case, found {error}") from error
+            yield read_json(_RECORD, path, "the record of a case")
 
     @contextmanager
     def working_folder(self, case: str) -> Iterator[Path]:
@@ -241,8 +239,9 @@ class CohortFolder:
     def keep(self, record: Record, work: Path) -> bool:
         """Put the masks of a case and its record in place, so that a stop at any moment leaves both or no record.
 
-        A failure does not replace what is done from the same inputs: a worker that was taken for dead may come late.
-        One without a fingerprint replaces nothing that is done, since the inputs may be the same.
+        A failure does not replace masks that are made from the same inputs: a worker that was taken for dead may come
+        late, and a new label may not fit. One whose inputs are not known replaces nothing that is done, since they may
+        be the same.
 
         Parameters
         ----------
@@ -263,7 +262,7 @@ class CohortFolder:
         """
         earlier = self.record(record.case)
         kept = earlier is not None and earlier.done and self.has_masks(earlier)
-        if not record.done and earlier and kept and record.fingerprint in (None, earlier.fingerprint):
+        if not record.done and earlier and kept and record.inputs in (None, earlier.inputs):
             return False
         written = _write_record(record, work)
         path, place = self.record_path(record.case), self.masks_path(record.case)

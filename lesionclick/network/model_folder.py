@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from nnunetv2.preprocessing.normalization import default_normalization_schemes
@@ -90,6 +90,34 @@ def _holds_model(folder: Path) -> bool:
         deeper = next((f"; plans.json lies in {path.parent}" for path in sorted(folder.rglob("plans.json"))), "")
         raise ModelError(f"{folder}: expected plans.json in it or in its task1 or task2, found {content[:5]}{deeper}")
     return False
+
+
+def available_models(given: Path | None, *, trust_checkpoint: bool = False) -> dict[TaskName, Path]:
+    """Return the model folder of each task that there is a model for: of a folder that holds one model, its task alone.
+
+    Parameters
+    ----------
+    given
+        As for `find_model_folder`.
+    trust_checkpoint
+        As for `read_model_folder`.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or one is broken or unknown.
+    """
+    tasks: tuple[TaskName, ...] = get_args(TaskName)
+    found = {task: find_model_folder(given, task) for task in tasks}
+    models = {
+        task: path
+        for task, path in found.items()
+        if (path / "plans.json").is_file() and read_prompt_spec(path, trust_checkpoint=trust_checkpoint).task == task
+    }
+    if not models:
+        where = given or "the platform's and the package's own folders"
+        raise ModelError(f"{where}: expected a model folder, or folders task1 and task2 with one each, found none")
+    return models
 
 
 def embedded_models() -> Path:

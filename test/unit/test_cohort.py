@@ -246,6 +246,36 @@ def test_a_done_case_without_a_model_of_its_task_stays_done(case: CohortCase, wo
     assert is_done(case, work)
 
 
+def test_a_model_of_the_other_task_costs_no_mask(out: CohortFolder, folder: Path, tmp_path: Path) -> None:
+    """A folder that holds one model, without `task1` or `task2`, has none for the cases of the other task."""
+    model = write_model_folder(tmp_path / "model2", prompt=PromptSpec(LesionPair(radius=10.0)), patch_size=(16, 16, 16))
+    case = CohortCase("two", write_longitudinal_case(tmp_path / "cases" / "two"))
+    work = Work(out.folder, OptionsRecord(), digest_models(model), None, model)
+    before = done(case, work)
+    outcome = run_case(case, replace(work, models=digest_models(folder), model=folder))
+    assert "expected a model of task2" in (outcome.error or "")
+    assert record_of(case, work) == before
+    assert is_done(case, work)
+
+
+def test_a_linked_fold_is_a_part_of_the_model(folder: Path) -> None:
+    (folder / "fold_0").rename(folder.parent / "elsewhere")
+    (folder / "fold_0").symlink_to(folder.parent / "elsewhere")
+    before = digest_models(folder)
+    write_model_folder(folder, patch_size=(16, 16, 16), seed=1)
+    assert digest_models(folder) != before
+
+
+def test_names_that_are_not_utf8_are_told_as_they_are(case: CohortCase, work: Work, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"M\xfcller")
+    with pytest.raises(InputError, match=r"udcfcller': expected a path in UTF-8"):
+        CohortCase("one", tmp_path / odd)
+    (pet,) = (case.path / "images/pet").iterdir()
+    pet.write_bytes(pet.read_bytes()[:-40])
+    pet.rename(pet.with_name(f"{odd}.mha"))
+    assert r"M\udcfcller.mha" in (run_case(case, work).error or "")
+
+
 def test_a_case_that_failed_and_vanishes_tells_the_last_error(case: CohortCase, work: Work) -> None:
     (pet,) = (case.path / "images/pet").iterdir()
     pet.write_bytes(pet.read_bytes()[:-40])
@@ -369,6 +399,10 @@ def test_in_containers_each_job_is_one_and_the_image_counts(case: CohortCase, wo
     assert record.steps[0].seconds.keys() == {"container", "score"}
     engine.write_text(engine.read_text().replace("1234", "5678"))
     assert digest_models(None, Engine(str(engine), "image")) != models
+
+    engine.write_text("#!/bin/sh\nexit 2\n")
+    whole = replace(contained, options=OptionsRecord(container="image"))
+    assert (run_case(case, whole).error or "").startswith("positive: container: expected exit code 0, found 2")
 
 
 def test_the_table_has_a_row_for_each_step_and_each_failure(case: CohortCase, work: Work, tmp_path: Path) -> None:

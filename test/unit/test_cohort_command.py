@@ -22,7 +22,7 @@ def test_cases_come_from_a_folder_a_list_or_a_pattern(cases: Path, tmp_path: Pat
     names = ["negative", "positive"]
     assert [case.name for case in find_cohort(cases)] == names
     assert find_cohort(cases / "positive") == [CohortCase("positive", cases / "positive")]
-    (tmp_path / "list.txt").write_text("# mine\ncases/positive\n\ncases/negative\n")
+    (tmp_path / "list.txt").write_text("cases/positive\r\n# mine\r\n\r\ncases/negative\r\n", encoding="utf-8-sig")
     assert find_cohort(tmp_path / "list.txt") == [CohortCase(name, cases / name) for name in names]
     for subject in ("sub-02", "sub-01"):
         shutil.copytree(cases / "positive", tmp_path / "bids" / subject / "ses-1")

@@ -11,7 +11,7 @@ from lesionclick.algorithm import Algorithm
 from lesionclick.cohort.fingerprints import digest_models
 from lesionclick.cohort.work import CohortCase, Work
 from lesionclick.cohort.worker import is_done, run_case
-from lesionclick.errors import LesionClickError
+from lesionclick.errors import InputError, LesionClickError
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
 from lesionclick.images import Volume
 
@@ -126,3 +126,42 @@ def test_a_stop_while_masks_are_replaced_leaves_no_record(
     with pytest.raises(KeyboardInterrupt):
         out.keep(replace(record, fingerprint="other"), tmp_path / "new")
     assert out.record(case.name) is None
+
+
+def test_a_label_that_does_not_fit_costs_no_mask(case: CohortCase, work: Work) -> None:
+    assert work.labels
+    before, masks = done(case, work), contents(work)
+    path = work.labels / "positive.mha"
+    label = path.read_bytes()
+    volume = Volume.read(path)
+    Volume(volume.array[1:], replace(volume.grid, size_xyz=volume.array[1:].shape[::-1])).write(path)
+    outcome = run_case(case, work)
+    assert "must lie on one grid" in (outcome.error or "")
+    assert (outcome.error or "").endswith("; what was done before stays")
+    assert (CohortFolder(work.output).record(case.name), contents(work)) == (before, masks)
+    assert not is_done(case, work)
+    path.write_bytes(label)
+    assert done(case, work).finished == before.finished
+
+
+def test_scoring_again_keeps_the_seconds_that_the_case_took(case: CohortCase, work: Work) -> None:
+    before = done(case, replace(work, labels=None))
+    after = done(case, work)
+    assert after.steps[0].scores is not None
+    assert after.seconds == before.seconds
+
+
+def test_a_record_that_cannot_be_written_is_no_fault_of_its_case(
+    case: CohortCase, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = done(case, work)
+    (pet,) = (case.path / "images/pet").iterdir()
+    os.utime(pet)  # its times alone are new, so that the record is all that is written
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lesionclick.evaluation.records.write_durably", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        run_case(case, work)
+    assert CohortFolder(work.output).record(case.name) == before
