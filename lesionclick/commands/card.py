@@ -39,6 +39,7 @@ def card(
     from lesionclick.cohort.fingerprints import digest_models
     from lesionclick.evaluation.results.card import Facts, make_card, read_template
     from lesionclick.evaluation.results.files import read_runs, write_text
+    from lesionclick.grand_challenge.image_files import require_writable
     from lesionclick.network.model_folder import read_prompt_spec
     from lesionclick.tasks import TASKS
 
@@ -48,6 +49,6 @@ def card(
     own = read_template(template) if template else None
     text = make_card(title or model.resolve().name, facts, runs, template=own, seed=seed)
     path = output or model / "MODEL_CARD.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(path.parent)
     write_text(path, text)
     print(f"card: {path}")

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from lesionclick.errors import InputError
+from pydantic import TypeAdapter
+
+from lesionclick.evaluation.json_files import Values, read_json
 from lesionclick.evaluation.measures import MEASURES
 from lesionclick.evaluation.steps import Result
+from lesionclick.grand_challenge.image_files import require_writable
 from lesionclick.images import replacing
 
 ScoreFile: TypeAlias = dict[str, dict[str, dict[str, float | None]]]
 """Case -> step -> key of the measure -> value; None where the value is not defined (NaN)."""
+
+_SCORES = TypeAdapter(dict[str, dict[int, Values]])
 
 
 @dataclass(frozen=True)
@@ -52,20 +57,8 @@ def read_scores(path: Path) -> ScoreFile:
     InputError
         If there is no such file, or it holds something else.
     """
-    try:
-        scores = json.loads(path.read_bytes())
-        return {
-            case: {str(int(step)): {key: _read_value(key, row[key]) for key in row} for step, row in steps.items()}
-            for case, steps in scores.items()
-        }
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: expected a JSON file of scores, found {type(error).__name__}: {error}") from error
-
-
-def _read_value(key: str, value: float | None) -> float | None:
-    if key not in MEASURES:
-        raise ValueError(f"unknown measure {key!r}")
-    return None if value is None else float(value)
+    scores = read_json(_SCORES, path, "a JSON file of scores")
+    return {case: {str(step): values for step, values in steps.items()} for case, steps in scores.items()}
 
 
 def write_scores(path: Path, scores: ScoreFile, *, digits: int | None = None) -> None:
@@ -93,7 +86,7 @@ def write_scores(path: Path, scores: ScoreFile, *, digits: int | None = None) ->
         + "\n  }"
         for case, steps in scores.items()
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(path.parent)
     with replacing(path) as temporary:
         temporary.write_text("{\n" + ",\n".join(cases) + "\n}\n", encoding="utf-8")
 

@@ -56,6 +56,8 @@ def write_held_out(dataset: Path, fold: int, output: Path, *, seed: int = 0) -> 
     if not 0 <= fold < len(splits):
         raise InputError(f"{dataset / 'splits_final.json'}: expected a fold from 0 to {len(splits) - 1}, found {fold}")
     cases = {name: known["cases"][name] for name in splits[fold]["val"]}
+    if not cases:
+        raise InputError(f"{dataset / 'splits_final.json'}: expected cases in val of fold {fold}, found none")
     try:
         if len(next(iter(cases.values()))["images"]) > 1:
             for name in cases:
@@ -63,6 +65,8 @@ def write_held_out(dataset: Path, fold: int, output: Path, *, seed: int = 0) -> 
             written = list(cases)
         else:
             written = _write_longitudinal(cases, part)
+        if not written:
+            raise InputError(f"{dataset}: expected a baseline with its follow-up in fold {fold}, found none")
         for path in sorted(part.glob("*"), reverse=True):  # the cases last
             path.rename(output / path.name)
     finally:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from lesionclick.evaluation.expected import scores_of, write_scores
 from lesionclick.evaluation.pages import render
 from lesionclick.evaluation.registry import EVALUATIONS, Evaluation
 from lesionclick.evaluation.steps import Replay, Result
+from lesionclick.images import replacing
 
 PICTURED = 5
 """Number of cases that `picture.png` shows: one picture has no room for a cohort."""
@@ -36,24 +37,21 @@ class Report:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self._parts = {evaluation.kind: _Part(evaluation) for evaluation in EVALUATIONS.values()}
-        self._results: list[Result[Any]] = []
+        self._cases: list[_Case] = []
+        self._pictured: list[Replay[Any]] = []
 
     @property
     def results(self) -> tuple[Result[Any], ...]:
         """Of the cases that were added, in order."""
-        return tuple(self._results)
+        return tuple(case.result for case in self._cases)
 
     def add(self, replay: Replay[Any]) -> None:
         """Take in a case, and write the scores of all so far to `scores.json`, whatever becomes of the next case."""
-        self._results.append(replay.result)
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_scores(self.output / "scores.json", scores_of(self._results))
-        (part,) = (part for kind, part in self._parts.items() if isinstance(replay, kind))
-        part.results.append(replay.result)
-        part.cards.append(part.evaluation.make_card(replay))
-        if part.evaluation.write_picture and len(part.pictured) < PICTURED:
-            part.pictured.append(replay)
+        (evaluation,) = (one for one in EVALUATIONS.values() if isinstance(replay, one.kind))
+        write_scores(self.output / "scores.json", scores_of([*self.results, replay.result]))
+        self._cases.append(_Case(evaluation, replay.result, evaluation.make_card(replay)))
+        if evaluation.write_picture and len(self._pictured) < PICTURED:
+            self._pictured.append(replay)
 
     def write(self, *, run: str) -> Path:
         """Write `report.html` and, where there are PET/CT cases, `picture.png` of the first `PICTURED`.
@@ -69,31 +67,34 @@ class Report:
             The HTML file.
         """
         parts = []
-        for part in (part for part in self._parts.values() if part.results):
-            if part.evaluation.write_picture:
-                part.evaluation.write_picture(self.output / "picture.png", part.pictured)
-            parts.append(
-                {
-                    "evaluation": part.evaluation,
-                    "summary": part.evaluation.summarise(part.results),
-                    "measures": part.results[0].measures,
-                    "cards": part.cards,
-                }
-            )
+        for evaluation in EVALUATIONS.values():
+            own = [case for case in self._cases if case.evaluation is evaluation]
+            if own and evaluation.write_picture:
+                evaluation.write_picture(self.output / "picture.png", self._pictured)
+            if own:
+                results = [case.result for case in own]
+                parts.append(
+                    {
+                        "evaluation": evaluation,
+                        "summary": evaluation.summarise(results),
+                        "measures": results[0].measures,
+                        "cards": [case.card for case in own],
+                    }
+                )
         page = render("page.html", parts=parts, environment=describe_environment(run))
         path = self.output / "report.html"
-        path.write_text(page, encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
         return path
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What is known of the cases of one task."""
+class _Case:
+    """What is left of a case once its images are drawn."""
 
     evaluation: Evaluation
-    results: list[Result[Any]] = field(default_factory=list)
-    cards: list[object] = field(default_factory=list)
-    pictured: list[Replay[Any]] = field(default_factory=list)
+    result: Result[Any]
+    card: object
 
 
 def describe_environment(run: str) -> str:

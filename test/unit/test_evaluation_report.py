@@ -308,6 +308,18 @@ def test_evaluate_refuses_a_cohort_of_two_models(cohort, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_bad_input(cohort, folder, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for command in (
+        ["evaluate", str(cohort), "--output", str(tmp_path / "file"), "--worst", "0"],
+        ["replay", str(tmp_path / "cases"), "--model", str(folder), "--output", str(tmp_path / "file")],
+    ):
+        assert main(command) == 1
+        assert re.search(
+            rf"error: {tmp_path}/file.*: expected a folder that user \d+ can write", capsys.readouterr().err
+        )
+
+
 def test_evaluate_wants_a_run(capsys):
     assert main(["evaluate"]) == 1
     assert "expected one output folder" in capsys.readouterr().err

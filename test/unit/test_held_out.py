@@ -99,9 +99,18 @@ def test_a_baseline_without_a_followup_is_left_out_with_a_warning(
     assert [record.getMessage() for record in caplog.records] == ["a_BL_00 has no follow-up and is left out"]
 
 
+def test_a_fold_without_any_followup_is_refused(longitudinal: Path, tmp_path: Path) -> None:
+    (longitudinal / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["a_BL_00"]}]))
+    with pytest.raises(InputError, match="expected a baseline with its follow-up in fold 0, found none"):
+        write_held_out(longitudinal, 0, tmp_path / "out")
+
+
 def test_what_is_not_there_is_named(petct: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"splits_final\.json: expected a fold from 0 to 2, found 3"):
         write_held_out(petct, 3, tmp_path / "out")
+    (petct / "splits_final.json").write_text(json.dumps([{"train": ["fdg_a_1"], "val": []}]))
+    with pytest.raises(InputError, match=r"splits_final\.json: expected cases in val of fold 0, found none"):
+        write_held_out(petct, 0, tmp_path / "out")
     (petct / "cases.json").unlink()
     with pytest.raises(InputError, match=r"cases\.json: expected a file that lesionclick dataset has written"):
         write_held_out(petct, 0, tmp_path / "out")

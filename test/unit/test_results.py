@@ -144,6 +144,10 @@ def test_runs_that_no_measure_compares_have_no_ranking():
     with pytest.raises(InputError, match="expected a measure with a value in each run, found none in one, two"):
         rank_runs(runs)
 
+    lesions = CaseResult("a", OTHER, {1: Scores({"dsc": NAN, "fpv_ml": NAN, "fnv_ml": NAN, "lesion_dsc": 0.5})})
+    with pytest.raises(InputError, match="found none in one"):  # what is only shown ranks nothing
+        rank_runs([RunResult("one", "task2", [lesions])])
+
 
 def test_ranking_without_any_lesion_is_by_false_positives_alone():
     found = rank_runs([run("a", case("x", NAN, 2, NAN)), run("b", case("x", NAN, 1, NAN))])
@@ -157,6 +161,8 @@ def test_worst_cases_come_first():
 
 def test_runs_of_one_name_are_numbered():
     assert [one.name for one in with_names([run("a"), run("b"), run("a")])] == ["a", "b", "a (2)"]
+    earlier = [run("a"), run("a (2)")]  # as an evaluation of two runs has called them
+    assert [one.name for one in with_names([*earlier, run("a")])] == ["a", "a (2)", "a (3)"]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -276,10 +282,10 @@ def test_results_are_read_as_they_were_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "JSONDecodeError"),
-        ("[]", "found"),
-        ('{"runs": [{"name": "a"}]}', "'task'"),
-        ('{"runs": [{"task": "task3"}]}', "unknown task 'task3'"),
+        ("{", "Invalid JSON"),
+        ("[]", "Input should be an object"),
+        ('{"runs": [{"name": "a"}]}', "runs / 0 / task: Field required"),
+        ('{"runs": [{"name": "a", "task": "task3"}]}', "runs / 0 / task: Input should be 'task1' or 'task2'"),
         ('{"case": {"0": {"iou": 1}}}', "iou"),
     ],
 )
@@ -295,6 +301,14 @@ def test_a_broken_record_is_named(tmp_path):
         read_runs(write_records(tmp_path / "out", record("a"), record("b", steps=[step("b", 3, iou=1.0)])))
     with pytest.raises(InputError, match=r"records/c\.json"):
         read_runs(write_records(tmp_path / "other", {"case": "c"}))
+
+
+@pytest.mark.parametrize(("name", "text"), [("scores.json", "{}"), ("results.json", '{"runs": []}')])
+def test_what_holds_no_scores_is_no_run(tmp_path, name, text):
+    """A replay without labels leaves such a file."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="expected scores of cases, found none; were there labels"):
+        read_runs(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["nothing", "."])
@@ -318,26 +332,31 @@ def test_the_tracer_is_in_the_name(name, tracer):
 
 
 def test_a_table_of_groups_comes_before_the_name(tmp_path):
-    (tmp_path / "groups.csv").write_text('case,group\nfdg_1,"LMU, FDG"\n', encoding="utf-8-sig")
+    (tmp_path / "groups.csv").write_text('case,group\n\nfdg_1,"LMU, FDG"\n\n', encoding="utf-8-sig")
     (tmp_path / "scores.json").write_text('{"fdg_1": {"0": {"dsc": 1}}, "fdg_2": {"0": {"dsc": 1}}}')
     (found,) = read_runs(tmp_path, read_groups(tmp_path / "groups.csv"))
     assert [one.group for one in found.cases] == ["LMU, FDG", "FDG"]
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "found"),
     [
-        "",
-        "case,group\na,b,c\n",
-        "a,one\nb,two\n",
-        "case,group\na,FDG\na,PSMA\n",
-        "case,group\na,all\n",
-        f"case,group\na,{'x' * 200_000}\n",
+        ("", "the head $"),
+        ("case;group\na;b\n", "the head case;group$"),
+        ("case,group\na,b,c\n", "the row a,b,c$"),
+        ("case,group\na\n", "the row a$"),
+        ("case,group\na,\n", "the row a,$"),
+        ("a,one\nb,two\n", "the head a,one$"),
+        ("case,group\na,FDG\na,PSMA\n", "a several times$"),
+        ("case,group\na,all\n", "the group all"),
+        (f"case,group\na,{'x' * 200_000}\n", "limit"),
     ],
 )
-def test_a_broken_table_of_groups_is_named(tmp_path, text):
+def test_a_broken_table_of_groups_is_named(tmp_path, text, found):
     (tmp_path / "groups.csv").write_text(text)
-    with pytest.raises(InputError, match=r"groups\.csv"):
+    with pytest.raises(
+        InputError, match=rf"groups\.csv: expected the head case,group and rows of these, found .*{found}"
+    ):
         read_groups(tmp_path / "groups.csv")
 
 

@@ -59,7 +59,7 @@ def curves_svg(curves: Mapping[str, Curve], measures: Sequence[Measure[Any]], th
         for curve, colour, marker in zip(curves.values(), cycle(CURVE_COLOURS), cycle(_MARKERS), strict=False):
             _draw_curve(axes, curve, measure, color=colour, marker=marker)
         numbers = sorted({number for curve in curves.values() for number in curve})
-        axes.set_xticks([number for number in (0, 5, 10) if number in numbers] if numbers[-1] > 1 else numbers)
+        axes.set_xticks([number for number in numbers if number % 5 == 0] if len(numbers) > 5 else numbers)
         axes.set_xlabel("step", fontsize=8.5, color=theme.ink)
         axes.set_ylim(0, measure.largest or max(1.0, 1.05 * axes.get_ylim()[1]))
         dress(axes, measure.heading, theme)

@@ -6,17 +6,19 @@ that is not defined is null.
 """
 
 import csv
-import json
 import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from lesionclick.errors import InputError
 from lesionclick.evaluation.expected import ScoreFile, read_scores
+from lesionclick.evaluation.json_files import Values, read_json
 from lesionclick.evaluation.measures import LESIONS, MEASURES, Scores
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
 from lesionclick.evaluation.results.challenge import CHALLENGES
@@ -36,7 +38,34 @@ RESULTS = "results.json"
 Groups = Mapping[str, str]
 """Group of each case by its name."""
 
-_BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+@dataclass(frozen=True)
+class _Case:
+    """A case in a file of results."""
+
+    group: str
+    error: str | None
+    steps: dict[int, Values]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run(Origin):
+    """A run in a file of results."""
+
+    name: str
+    task: TaskName
+    cases: dict[str, _Case]
+
+
+@dataclass(frozen=True)
+class _Results:
+    """A file of results."""
+
+    runs: list[_Run]
+
+
+_RESULTS = TypeAdapter(_Results)
+_ANY = TypeAdapter(dict[str, Any])
 
 
 def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
@@ -53,7 +82,8 @@ def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
     Raises
     ------
     InputError
-        If there is nothing of the kind, it is broken, or the records of a task are of several models or options.
+        If there is nothing of the kind, it is broken or holds no scores, or the records of a task are of several models
+        or options.
     """
     name = Path(os.path.abspath(path)).name
     if (path / RECORDS).is_dir():
@@ -65,6 +95,8 @@ def read_runs(path: Path, groups: Groups | None = None) -> list[RunResult]:
     else:
         wanted = f"a folder with {RECORDS}, {SCORES} or {RESULTS} in it, or a file of results"
         raise InputError(f"{path}: expected {wanted}, found {'none of them' if path.exists() else 'nothing'}")
+    if not runs:
+        raise InputError(f"{path}: expected scores of cases, found none; were there labels?")
     groups = groups or {}
     return [
         replace(run, cases=[replace(case, group=groups.get(case.name, case.group)) for case in run.cases])
@@ -82,9 +114,11 @@ def read_groups(path: Path) -> dict[str, str]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # with or without the mark that Excel writes
-            head, *rows = csv.reader(file)
+            head, *rows = [row for row in csv.reader(file) if row] or [[]]  # without empty lines
         if head != ["case", "group"]:
             raise ValueError(f"the head {','.join(head)}")
+        if wrong := [row for row in rows if len(row) != 2 or not all(row)]:
+            raise ValueError(f"the row {','.join(wrong[0])}")
         if ALL in (groups := [group for _, group in rows]):
             raise ValueError(f"the group {ALL}, which the tables call all cases together")
         cases = Counter(case for case, _ in rows)
@@ -97,26 +131,20 @@ def read_groups(path: Path) -> dict[str, str]:
 
 def write_runs(path: Path, runs: Sequence[RunResult]) -> None:
     """Write runs as a file of results; it appears whole or not at all."""
-    content = [
-        {
-            "name": run.name,
-            "task": run.task,
-            **asdict(run.origin),
-            "cases": {
-                case.name: {
-                    "group": case.group,
-                    "error": case.error,
-                    "steps": {
-                        str(number): {key: None if math.isnan(value) else value for key, value in scores.items()}
-                        for number, scores in case.steps.items()
-                    },
-                }
-                for case in run.cases
-            },
-        }
-        for run in runs
-    ]
-    write_text(path, json.dumps({"runs": content}, indent=1) + "\n")
+    content = _Results([_of_run(run) for run in runs])
+    write_text(path, _RESULTS.dump_json(content, indent=1).decode() + "\n")
+
+
+def _of_run(run: RunResult) -> _Run:
+    cases = {
+        case.name: _Case(case.group, case.error, {number: _defined(one) for number, one in case.steps.items()})
+        for case in run.cases
+    }
+    return _Run(name=run.name, task=run.task, cases=cases, **asdict(run.origin))
+
+
+def _defined(scores: Scores) -> Values:
+    return {key: None if math.isnan(value) else float(value) for key, value in scores.items()}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -126,27 +154,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _read_file(path: Path) -> list[RunResult]:
-    try:
-        content = json.loads(path.read_bytes())
-        if "runs" not in content:
-            return _from_scores(read_scores(path), path.stem)
-        return [_run_of(entry) for entry in content["runs"]]
-    except _BROKEN as error:
-        raise InputError(f"{path}: expected a JSON file of results, found {_reason(error)}") from error
+    expected = "a JSON file of results"
+    if "runs" not in read_json(_ANY, path, expected):
+        return _from_scores(read_scores(path), path.stem)
+    return [_run_of(entry) for entry in read_json(_RESULTS, path, expected).runs]
 
 
-def _run_of(entry: Mapping[str, Any]) -> RunResult:
-    if entry["task"] not in CHALLENGES:
-        raise ValueError(f"unknown task {entry['task']!r}")
+def _run_of(entry: _Run) -> RunResult:
     cases = [
-        CaseResult(name, str(case["group"] or OTHER), _steps_of(case["steps"]), case["error"])
-        for name, case in sorted(entry["cases"].items())
+        CaseResult(name, case.group or OTHER, _steps_of(case.steps), case.error)
+        for name, case in sorted(entry.cases.items())
     ]
-    origin = Origin(**{field.name: str(entry[field.name]) for field in fields(Origin)})
-    return RunResult(entry["name"], entry["task"], cases, origin)
+    origin = Origin(**{field.name: getattr(entry, field.name) for field in fields(Origin)})
+    return RunResult(entry.name, entry.task, cases, origin)
 
 
-def _steps_of(steps: Mapping[str, Mapping[str, float | None]]) -> dict[int, Scores]:
+def _steps_of(steps: Mapping[Any, Mapping[str, float | None]]) -> dict[int, Scores]:
     return {int(number): _scores_of(values) for number, values in steps.items()}
 
 
@@ -222,7 +245,3 @@ def _case_of(record: Record, task: TaskName, folder: CohortFolder) -> CaseResult
     error = f"{record.error.type}: {record.error.message}" if record.error else None
     files = CaseFiles(Path(record.path), labels, masks) if masks and labels else None
     return CaseResult(record.case, tracer_in(record.case), scores, error, files)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -36,6 +36,7 @@ from lesionclick.evaluation.results.summary import (
     worst_first,
 )
 from lesionclick.evaluation.tables import Table
+from lesionclick.grand_challenge.image_files import require_writable
 from lesionclick.prompts.spec import TaskName
 
 logger = logging.getLogger(__name__)
@@ -118,15 +119,14 @@ def write_evaluation(output: Path, runs: Sequence[RunResult], *, seed: int = 0, 
     ------
     InputError
         If no case of a run has scores of the challenge's measures, the cases of a task do not end with the same step,
-        or its runs have no case in common.
+        its runs have no case in common, or `output` cannot be written.
     """
     runs = with_names(runs)
-    parts = []
-    for task in CHALLENGES:
-        own = [run for run in runs if run.task == task]
-        if own:
-            _require_scores(own)
-            parts.append(_make_part(task, own, seed, worst))
+    by_task = {task: own for task in CHALLENGES if (own := [run for run in runs if run.task == task])}
+    for own in by_task.values():
+        _require_scores(own)
+    require_writable(output)  # before all that takes time
+    parts = [_make_part(task, own, seed, worst) for task, own in by_task.items()]
     page = render(
         "evaluation.html",
         parts=parts,
@@ -136,7 +136,6 @@ def write_evaluation(output: Path, runs: Sequence[RunResult], *, seed: int = 0, 
         resamples=RESAMPLES,
         seed=seed,
     )
-    output.mkdir(parents=True, exist_ok=True)
     write_text(output / "scores.csv", scores_csv(runs))
     write_runs(output / RESULTS, runs)
     path = output / "report.html"

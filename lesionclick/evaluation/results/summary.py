@@ -1,5 +1,6 @@
 """Runs summed up: means with intervals, a run against another, the challenge's ranking, and the worst cases."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -208,7 +209,7 @@ def rank_runs(runs: Sequence[RunResult]) -> list[Place]:
     challenge, names = CHALLENGES[runs[0].task], shared_cases(runs)
     means = [mean([Scores(challenge.values(case)) for case in _steps_of(run, names)]) for run in runs]
     columns = [column for column in challenge.columns if not any(math.isnan(one[column.key]) for one in means)]
-    if not columns:
+    if not any(column.weight for column in columns):
         found = ", ".join(run.name for run in runs)
         raise InputError(f"ranking: expected a measure with a value in each run, found none in {found}")
     values = [[one[column.key] for column in columns] for one in means]
@@ -245,11 +246,11 @@ def worst_first(run: RunResult) -> list[CaseResult]:
 
 def with_names(runs: Sequence[RunResult]) -> list[RunResult]:
     """Return the runs, those of one task and one name numbered, so that a reader can tell them apart."""
-    seen: dict[tuple[str, str], int] = {}
-    named = []
+    named: list[RunResult] = []
     for run in runs:
-        count = seen[run.task, run.name] = seen.get((run.task, run.name), 0) + 1
-        named.append(run if count == 1 else replace(run, name=f"{run.name} ({count})"))
+        taken = {other.name for other in named if other.task == run.task}
+        names = itertools.chain([run.name], (f"{run.name} ({number})" for number in itertools.count(2)))
+        named.append(replace(run, name=next(name for name in names if name not in taken)))
     return named
 
 
