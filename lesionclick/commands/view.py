@@ -56,15 +56,14 @@ def view(
     from lesionclick.page.records import Records
     from lesionclick.page.serving import listen, serve
 
-    listening = listen(host, port)
-    study = open_study(case, model=model, choice=Choice(pet, ct))
-    records = Records(output or default_output(case), tuple(study.click_files(())))
-    access = Access.make(host, listening.getsockname()[1], os.environ.get("LESIONCLICK_TOKEN"))
-
-    with records.locked():
-        reading = Reading(study, records)
-        print(f"clicks and masks: {records.folder}\nopen: {access.url}", flush=True)
-        if not no_browser:
-            webbrowser.open(access.url)
-        serve(reading, access, listening)
+    with listen(host, port) as listening:
+        study = open_study(case, model=model, choice=Choice(pet, ct))
+        records = Records(output or default_output(case), tuple(study.click_files(())))
+        access = Access.make(host, listening.getsockname()[1], os.environ.get("LESIONCLICK_TOKEN"))
+        with records.locked():
+            reading = Reading(study, records)
+            print(f"clicks and masks: {records.folder}\nopen: {access.url}", flush=True)
+            if not no_browser:
+                webbrowser.open(access.url)
+            serve(reading, access, listening)
     return 0

@@ -1,6 +1,7 @@
 import glob
 import json
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -92,6 +93,11 @@ def test_clicks_that_cannot_be_written_or_drawn_are_bad_input(cases, labels, tmp
     assert main(["clicks", str(tmp_path / "nan.mha"), str(pet), "--output", str(tmp_path / "clicks.json")]) == 1
     assert "nan.mha: expected finite voxels" in capsys.readouterr().err
     assert not (tmp_path / "clicks.json").exists()
+
+
+def test_view_names_the_image_that_is_not_there(tmp_path, capsys):
+    assert main(["view", str(tmp_path / "ct.nii"), str(tmp_path / "pet.nii"), "--no-browser"]) == 1
+    assert re.search(r'ct\.nii: expected an image, found: The file ".*" does not exist', capsys.readouterr().err)
 
 
 def test_series_are_chosen_of_a_dicom_study_alone(cases, tmp_path, capsys):

@@ -239,43 +239,6 @@ def test_a_done_case_whose_clicks_cannot_be_read_stays_done(case: CohortCase, wo
     assert mask.stat().st_mtime_ns == written
 
 
-def test_a_done_case_without_a_model_of_its_task_stays_done(case: CohortCase, work: Work) -> None:
-    before = done(case, work)
-    assert "what was done before stays" in (run_case(case, replace(work, models={})).error or "")
-    assert record_of(case, work) == before
-    assert is_done(case, work)
-
-
-def test_a_model_of_the_other_task_costs_no_mask(out: CohortFolder, folder: Path, tmp_path: Path) -> None:
-    """A folder that holds one model, without `task1` or `task2`, has none for the cases of the other task."""
-    model = write_model_folder(tmp_path / "model2", prompt=PromptSpec(LesionPair(radius=10.0)), patch_size=(16, 16, 16))
-    case = CohortCase("two", write_longitudinal_case(tmp_path / "cases" / "two"))
-    work = Work(out.folder, OptionsRecord(), digest_models(model), None, model)
-    before = done(case, work)
-    outcome = run_case(case, replace(work, models=digest_models(folder), model=folder))
-    assert "expected a model of task2" in (outcome.error or "")
-    assert record_of(case, work) == before
-    assert is_done(case, work)
-
-
-def test_a_linked_fold_is_a_part_of_the_model(folder: Path) -> None:
-    (folder / "fold_0").rename(folder.parent / "elsewhere")
-    (folder / "fold_0").symlink_to(folder.parent / "elsewhere")
-    before = digest_models(folder)
-    write_model_folder(folder, patch_size=(16, 16, 16), seed=1)
-    assert digest_models(folder) != before
-
-
-def test_names_that_are_not_utf8_are_told_as_they_are(case: CohortCase, work: Work, tmp_path: Path) -> None:
-    odd = os.fsdecode(b"M\xfcller")
-    with pytest.raises(InputError, match=r"udcfcller': expected a path in UTF-8"):
-        CohortCase("one", tmp_path / odd)
-    (pet,) = (case.path / "images/pet").iterdir()
-    pet.write_bytes(pet.read_bytes()[:-40])
-    pet.rename(pet.with_name(f"{odd}.mha"))
-    assert r"M\udcfcller.mha" in (run_case(case, work).error or "")
-
-
 def test_a_case_that_failed_and_vanishes_tells_the_last_error(case: CohortCase, work: Work) -> None:
     (pet,) = (case.path / "images/pet").iterdir()
     pet.write_bytes(pet.read_bytes()[:-40])

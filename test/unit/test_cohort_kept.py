@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.longitudinal_folder import write_longitudinal_case
+from helpers.model_folder import write_model_folder
 
 from lesionclick.algorithm import Algorithm
 from lesionclick.cohort.fingerprints import digest_models
@@ -14,6 +16,8 @@ from lesionclick.cohort.worker import is_done, run_case
 from lesionclick.errors import InputError, LesionClickError
 from lesionclick.evaluation.records import CohortFolder, OptionsRecord, Record
 from lesionclick.images import Volume
+from lesionclick.prompts.encodings import LesionPair
+from lesionclick.prompts.spec import PromptSpec
 
 
 @pytest.fixture
@@ -165,3 +169,40 @@ def test_a_record_that_cannot_be_written_is_no_fault_of_its_case(
     with pytest.raises(InputError, match="No space left on device"):
         run_case(case, work)
     assert CohortFolder(work.output).record(case.name) == before
+
+
+def test_a_done_case_without_a_model_of_its_task_stays_done(case: CohortCase, work: Work) -> None:
+    before = done(case, work)
+    assert "what was done before stays" in (run_case(case, replace(work, models={})).error or "")
+    assert CohortFolder(work.output).record(case.name) == before
+    assert is_done(case, work)
+
+
+def test_a_model_of_the_other_task_costs_no_mask(work: Work, folder: Path, tmp_path: Path) -> None:
+    """A folder that holds one model, without `task1` or `task2`, has none for the cases of the other task."""
+    model = write_model_folder(tmp_path / "model2", prompt=PromptSpec(LesionPair(radius=10.0)), patch_size=(16, 16, 16))
+    case = CohortCase("two", write_longitudinal_case(tmp_path / "cases" / "two"))
+    own = replace(work, models=digest_models(model), labels=None, model=model, options=OptionsRecord())
+    before = done(case, own)
+    outcome = run_case(case, replace(own, models=digest_models(folder), model=folder))
+    assert "expected a model of task2" in (outcome.error or "")
+    assert CohortFolder(own.output).record(case.name) == before
+    assert is_done(case, own)
+
+
+def test_a_linked_fold_is_a_part_of_the_model(folder: Path) -> None:
+    (folder / "fold_0").rename(folder.parent / "elsewhere")
+    (folder / "fold_0").symlink_to(folder.parent / "elsewhere")
+    before = digest_models(folder)
+    write_model_folder(folder, patch_size=(16, 16, 16), seed=1)
+    assert digest_models(folder) != before
+
+
+def test_names_that_are_not_utf8_are_told_as_they_are(case: CohortCase, work: Work, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"M\xfcller")
+    with pytest.raises(InputError, match=r"udcfcller': expected a path in UTF-8"):
+        CohortCase("one", tmp_path / odd)
+    (pet,) = (case.path / "images/pet").iterdir()
+    pet.write_bytes(pet.read_bytes()[:-40])
+    pet.rename(pet.with_name(f"{odd}.mha"))
+    assert r"M\udcfcller.mha" in (run_case(case, work).error or "")

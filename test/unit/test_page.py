@@ -364,10 +364,6 @@ class TestOpening:
         with pytest.raises(InputError, match="case: expected a folder, or a CT and a PET file"):
             open_study([tmp_path / name for name in names])
 
-    def test_a_file_that_is_not_there_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r'ct\.nii: expected an image, found: The file ".*" does not exist'):
-            open_study([tmp_path / "ct.nii", tmp_path / "pet.nii"])
-
 
 def test_without_a_lesion_no_segmentation_of_an_earlier_mask_stays(tmp_path: Path) -> None:
     from helpers.dicom_series import GRID, ct_slices, pet_slices, write
