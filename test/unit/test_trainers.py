@@ -99,7 +99,7 @@ def test_data_that_are_prepared_anew_are_split_anew(tmp_path: Path, monkeypatch:
     )
     monkeypatch.setattr(plan_and_preprocess_api, "plan_experiments", lambda *_: "plans")
     monkeypatch.setattr(plan_and_preprocess_api, "preprocess", lambda *_: None)
-    for name in ("adapt_plans", "_list_places", "set_folders"):
+    for name in ("adapt_plans", "_list_places", "set_folders", "require_raw_set"):
         monkeypatch.setattr(train, name, lambda *_, **__: None)
     train.prepare("task1", dataset, "small", tmp_path / "out", minutes=1.0, processes=1)
     assert not (prepared / "splits_final.json").exists()
