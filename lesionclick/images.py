@@ -228,7 +228,7 @@ def read_image(path: Path | str, pixel_type: int = sitk.sitkUnknown) -> sitk.Ima
             metaimage.require_numbers(fields, path)
             metaimage.require_complete(path, math.prod(reader.GetSize()) * bytes_per_voxel(reader))
         if path.name.lower().endswith(_NIFTI):
-            _require_complete_nifti(path)
+            _require_sound_nifti(path)
         image = reader.Execute()
         if pixel_type not in (sitk.sitkUnknown, image.GetPixelID()):
             image = sitk.Cast(image, pixel_type)
@@ -351,8 +351,12 @@ def unwritable(folder: Path, error: Exception) -> InputError:
     return InputError(f"{folder}: expected a folder that user {os.getuid()} can write, found {itk_reason(error)}")
 
 
-def _require_complete_nifti(path: Path) -> None:
-    """Read the voxels of a NIfTI file with nibabel, which misses none, and the checksum at the end of a packed one."""
+def _require_sound_nifti(path: Path) -> None:
+    """Refuse a NIfTI file whose voxels are cut off, damaged or not finite.
+
+    Nibabel notices each voxel that is missing, and reading a packed file to its end compares the checksum; ITK does
+    neither.
+    """
     import nibabel
 
     try:

@@ -14,13 +14,13 @@ INTERVAL_S = 0.5  # between two questions for the health
 LIMIT_S = 900.0  # the platform's, for a case
 HEALTH_S = 10.0  # within which a server says how it is
 
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # engines hand the host's proxy to containers
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # engines hand the host's proxy to containers
 
 
 def ask(method: str, path: str, limit_s: float) -> tuple[int, str]:
     """Send a request, and return status and body; status 0 and the reason where nobody answers."""
     try:
-        with opener.open(urllib.request.Request(URL + path, method=method), timeout=limit_s) as answer:
+        with OPENER.open(urllib.request.Request(URL + path, method=method), timeout=limit_s) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

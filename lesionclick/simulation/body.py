@@ -79,7 +79,7 @@ class _Placer:
         wanted = self.rng.uniform(*VOLUMES_ML[kind or name])
         scale *= (wanted / (organ.ml * np.prod(scale) * np.prod(self.build.scale_zyx))) ** (1 / 3)
         smoothest = self.variety.smoothest_mm
-        smooth_mm = self.rng.uniform(0, smoothest) if smoothest else 0.0
+        smooth_mm = self.rng.uniform(0, smoothest) if smoothest else 0.0  # no draw that would change other patients
         return Placed(person, organ, centre, scale, smooth_mm)
 
     def paint(
